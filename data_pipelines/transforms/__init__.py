@@ -1,0 +1,1 @@
+"""Augmentation and label transforms, one module per system."""

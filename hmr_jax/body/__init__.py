@@ -1,0 +1,1 @@
+"""SMPL and MANO bodies: files, kinematics, skinning, joint sets, open assets."""

@@ -1,0 +1,1 @@
+"""Named evaluation protocols and the evaluator."""

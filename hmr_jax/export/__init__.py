@@ -1,0 +1,1 @@
+"""Parameters and programs out: npz, safetensors, StableHLO."""

@@ -1,0 +1,61 @@
+"""Files that are either whole or absent: write to a temporary name, then rename."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+
+
+def _temporary_sibling(path: pathlib.Path) -> pathlib.Path:
+    """A name beside ``path`` with the same suffix, so that writers choose the format."""
+    stem = f".{path.name.removesuffix(path.suffix)}.{uuid.uuid4().hex[:8]}.tmp"
+    return path.with_name(stem + path.suffix)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yield a temporary path that replaces ``path`` when the block ends without error.
+
+    Args:
+        path: the file to write; its folder is made where it is missing.
+
+    Yields:
+        A path in the same folder. Nothing is left there when the block raises.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_sibling(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yield a temporary folder that becomes ``path`` when the block ends without error.
+
+    Args:
+        path: the folder to make; an existing one is replaced as a whole.
+
+    Yields:
+        An empty folder beside ``path``. Nothing is left of it when the block raises.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            old = _temporary_sibling(path)
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Rotations, cameras, alignment and safe mathematics."""

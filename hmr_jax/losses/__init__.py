@@ -1,0 +1,1 @@
+"""Element-wise losses with masks, reduced as (sum, count)."""

@@ -1,0 +1,1 @@
+"""Pose metrics per sample, merged as (sum, count)."""

@@ -1,0 +1,1 @@
+"""One module per system: network and decoding to named outputs."""

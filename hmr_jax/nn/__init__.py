@@ -1,0 +1,1 @@
+"""Linen blocks shared by two or more systems."""

@@ -1,0 +1,1 @@
+"""A JAX rasteriser and the drawing of overlays and contact sheets."""

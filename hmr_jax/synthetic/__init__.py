@@ -1,0 +1,1 @@
+"""Synthetic samples: sampled bodies, motion, cameras and renders with every label."""

@@ -1,0 +1,1 @@
+"""State, step, parallel map, optimiser, checkpoints and the loop."""
