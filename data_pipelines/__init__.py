@@ -1,1 +1,1 @@
-"""From published dataset files to TFRecords to batches (the only room with TensorFlow)."""
+"""Published dataset files to TFRecords to batches; the only room with TensorFlow."""

@@ -1,4 +1,4 @@
-"""Keeps users of some jaxlib releases from silently wrong float32 reductions on the CPU.
+"""Keeps users of some jaxlib releases from silently wrong CPU reductions.
 
 jaxlib 0.10.x fuses reductions with YNNPACK by default, and under ``jit`` some float32
 reductions longer than about 8,192 come out wrong by 30 to 70 % (measured with 0.10.2;
@@ -34,7 +34,7 @@ def _backend_started() -> bool:
 
 
 def guard_cpu_reductions() -> None:
-    """Set the XLA flag that turns the faulty fusion off, or warn that it is too late."""
+    """Turn the faulty fusion off by its XLA flag, or warn that it is too late."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_experimental_ynn_fusion_type" in flags:
         return

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 def _temporary_sibling(path: pathlib.Path) -> pathlib.Path:
-    """A name beside ``path`` with the same suffix, so that writers choose the format."""
+    """A name beside ``path`` with its suffix, by which writers choose the format."""
     stem = f".{path.name.removesuffix(path.suffix)}.{uuid.uuid4().hex[:8]}.tmp"
     return path.with_name(stem + path.suffix)
 

@@ -11,6 +11,6 @@ VERTEX_PARITY_M = 1e-5
 FINITE_DIFFERENCE_X64 = 5e-4
 """Gradients against central differences in float64, relative."""
 FINITE_DIFFERENCE_F32 = 5e-2
-"""Gradients against central differences in float32: cancellation leaves 2 to 3 digits."""
+"""Gradients against central differences in float32: 2 to 3 digits survive."""
 PMAP_IDENTITY = 1e-6
 """Mapped over devices against one device."""
