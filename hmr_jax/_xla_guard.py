@@ -1,10 +1,11 @@
 """Keeps users of some jaxlib releases from silently wrong CPU reductions.
 
-jaxlib 0.10.x fuses reductions with YNNPACK by default, and under ``jit`` some float32
-reductions longer than about 8,192 come out wrong by 30 to 70 % (measured with 0.10.2;
-eager mode and float64 are right). ``tests/test_xla_guard.py`` holds the reproducer.
-The remedy is one XLA flag, read when the CPU backend starts. It exists only in the
-affected releases, and an unknown flag stops XLA, so it is set for those alone.
+jaxlib 0.10.2 fuses reductions with YNNPACK by default, and under ``jit`` some float32
+reductions longer than about 8,192 come out wrong by 30 to 70 % (eager mode and float64
+are right). ``tests/test_xla_guard.py`` holds the reproducer; 0.9.2, 0.10.0, 0.10.1,
+0.11.0 and 0.12.0 pass it without help. The remedy is one XLA flag, read when the CPU
+backend starts. An XLA that does not know the flag stops, so it is set for the 0.10
+line alone, all of which knows it.
 """
 
 import os

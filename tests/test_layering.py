@@ -1,0 +1,108 @@
+"""The house rules that imports can hold."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+NUMERIC = {"geometry", "body", "solvers", "distributions", "render"}
+ALLOWED = {
+    "geometry": set(),
+    "body": {"geometry"},
+    "solvers": {"geometry", "body"},
+    "distributions": {"geometry"},
+    "render": {"geometry"},
+    "synthetic": {"geometry", "body", "solvers", "render"},
+    "nn": set(),
+    "models": NUMERIC | {"nn"},
+    "losses": {"geometry", "body", "distributions"},
+    "metrics": {"geometry", "body", "distributions"},
+    "training": NUMERIC | {"nn", "models", "losses", "metrics"},
+    "evaluation": NUMERIC | {"nn", "models", "losses", "metrics"},
+    "convert": {"body"},
+    "export": {"body", "models"},
+}
+# One module of each of these rooms, alone, may be imported from outside the arrows.
+EVERYWHERE = {"files", "_version", "_xla_guard"}
+
+
+def imports(path):
+    """Absolute names a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def sources(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_rooms_import_along_the_arrows(room):
+    for path in sources(f"hmr_jax/{room}"):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] != "hmr_jax" or len(parts) == 1:
+                assert parts[0] not in {"data_pipelines", "configs"}, (path, name)
+                continue
+            allowed = ALLOWED[room] | EVERYWHERE | {room}
+            assert parts[1] in allowed, f"{path}: imports {name}"
+
+
+def test_tensorflow_and_pytorch_stay_out():
+    for path in sources("hmr_jax") + sources("configs") + sources("data_pipelines"):
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & {"torch", "chumpy", "pytorch3d", "pyrender"}, path
+        if "data_pipelines" not in path.parts:
+            assert not roots & {"tensorflow", "tensorflow_datasets"}, path
+
+
+def test_data_pipelines_use_the_tables_alone():
+    for path in sources("data_pipelines"):
+        for name in imports(path):
+            if name.startswith("hmr_jax"):
+                assert name.startswith(
+                    ("hmr_jax.body.joint_sets", "hmr_jax.files", "hmr_jax.__version__")
+                ), f"{path}: imports {name}"
+
+
+def test_config_dicts_stop_at_the_edge():
+    for path in sources("hmr_jax"):
+        if not {"commands", "training", "evaluation"} & set(path.parts):
+            roots = {name.split(".")[0] for name in imports(path)}
+            assert "ml_collections" not in roots, path
+
+
+def test_only_parallel_maps_over_devices():
+    for path in sources("hmr_jax"):
+        if path.name != "parallel.py":
+            assert "pmap(" not in path.read_text(), path
+
+
+def test_importing_the_package_is_light_and_writes_nothing(tmp_path):
+    program = (
+        "import hmr_jax, sys;"
+        "heavy = {'tensorflow', 'torch', 'matplotlib', 'orbax', 'tensorflow_datasets'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tracked_files_are_small():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    sizes = {path: path.stat().st_size for path in files if path.is_file()}
+    assert sum(sizes.values()) < 25e6
+    assert max(sizes.values()) < 8e6
