@@ -1,0 +1,438 @@
+"""Joint sets of bodies, hands and datasets: names, parents, mirror pairs, mappings.
+
+Equal names mean the same point of the body, and ``map_joints`` moves joints between
+sets by name alone. Points that datasets define differently carry different names, as in
+the 190-joint convention that IKOL's loaders use: ``left_hip`` is SMPL's kinematic joint,
+``left_hip_extra`` the marker-based one of Human3.6M, COCO and others, ``op_left_hip``
+OpenPose's. ``APPROXIMATE`` lists which of them may stand in for each other on request.
+
+This file needs numpy alone: the data pipelines import it.
+"""
+
+import dataclasses
+
+import numpy as np
+
+SMPL_PARENTS = (
+    *(-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8),
+    *(9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
+)
+MANO_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+
+SMPL_VERTEX_JOINTS = {
+    "smpl_29": (411, 2445, 5905, 3216, 6617),
+    "i2l_smpl_29": (331, 2802, 6262, 3489, 3990),
+}
+"""Vertices of SMPL's mesh that are the joints after the 24 kinematic ones."""
+
+MANO_TIP_VERTICES = (745, 317, 444, 556, 673)
+"""Tips of thumb, index, middle, ring and little finger (I2L-MeshNet's layer)."""
+MANO_TIP_VERTICES_REGRESSOR = (745, 317, 445, 556, 673)
+"""The same in I2L-MeshNet's joint regressor: its middle finger tip differs by one."""
+MANO_21_FROM_16_AND_TIPS = (
+    *(0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18),
+    *(10, 11, 12, 19, 7, 8, 9, 20),
+)
+"""Rows of [16 kinematic joints, 5 tips] in the order of ``mano_21``."""
+
+
+def mirrored_name(name: str) -> str:
+    """The name of the joint on the other side of the body.
+
+    Args:
+        name: snake_case name in which ``left`` or ``right`` is one of the words.
+
+    Returns:
+        The name with the side exchanged; names without a side are their own mirror.
+    """
+    swap = {"left": "right", "right": "left"}
+    return "_".join(swap.get(word, word) for word in name.split("_"))
+
+
+@dataclasses.dataclass(frozen=True)
+class JointSet:
+    """An ordered set of named joints.
+
+    Attributes:
+        name: key in ``JOINT_SETS``.
+        joints: unique names.
+        parents: index of each joint's parent, -1 for a root; for drawing and, in
+            ``smpl_24`` and ``mano_16``, for kinematics.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    parents: tuple[int, ...]
+
+    def __post_init__(self):
+        if len(set(self.joints)) != len(self.joints):
+            raise ValueError(f"joint set {self.name}: names are not unique")
+        if len(self.parents) != len(self.joints):
+            raise ValueError(
+                f"joint set {self.name}: expected {len(self.joints)} parents, "
+                f"got {len(self.parents)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def index(self, joint: str) -> int:
+        """Index of a joint by name.
+
+        Args:
+            joint: a name of this set.
+
+        Returns:
+            Its index.
+
+        Raises:
+            ValueError: the set has no such joint.
+        """
+        if joint not in self.joints:
+            raise ValueError(
+                f"joint set {self.name} has no joint {joint!r}; it has "
+                f"{', '.join(self.joints)}"
+            )
+        return self.joints.index(joint)
+
+    @property
+    def flip_permutation(self) -> tuple[int, ...]:
+        """Index of each joint's mirror image, for horizontally flipped pictures."""
+        index = {joint: i for i, joint in enumerate(self.joints)}
+        return tuple(index.get(mirrored_name(j), i) for i, j in enumerate(self.joints))
+
+    @property
+    def flip_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of joints that change places in a mirror, smaller index first."""
+        return tuple((i, j) for i, j in enumerate(self.flip_permutation) if i < j)
+
+    @property
+    def bones(self) -> tuple[tuple[int, int], ...]:
+        """(parent, child) pairs, for drawing."""
+        return tuple((p, i) for i, p in enumerate(self.parents) if p >= 0)
+
+
+def _both(*names: str) -> tuple[str, ...]:
+    """Each name for the left and then the right side."""
+    return tuple(f"{side}_{name}" for name in names for side in ("left", "right"))
+
+
+def _side(side: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{side}_{name}" for name in names)
+
+
+def _set(name: str, joints: tuple[str, ...], parents: dict[str, str]) -> JointSet:
+    """A set whose parents are given by name; unnamed joints are roots."""
+    unknown = {n for pair in parents.items() for n in pair} - set(joints)
+    if unknown:
+        raise ValueError(f"joint set {name}: unknown joints {sorted(unknown)}")
+    index = {joint: i for i, joint in enumerate(joints)}
+    return JointSet(
+        name,
+        joints,
+        tuple(index[parents[j]] if j in parents else -1 for j in joints),
+    )
+
+
+def _chains(*chains: str) -> dict[str, str]:
+    """Parents from chains written root first, for example ``"hip knee ankle"``."""
+    parents = {}
+    for chain in chains:
+        words = chain.split()
+        parents.update(zip(words[1:], words[:-1], strict=True))
+    return parents
+
+
+_SMPL = (
+    *("pelvis", *_both("hip"), "spine1", *_both("knee"), "spine2", *_both("ankle")),
+    *("spine3", *_both("foot"), "neck", *_both("collar"), "head"),
+    *_both("shoulder", "elbow", "wrist", "hand"),
+)
+_FACE = _both("eye", "ear")
+_LEG = ("hip_extra", "knee", "ankle")
+_ARM = ("shoulder", "elbow", "wrist")
+_LIMB_CHAINS = (
+    "left_hip_extra left_knee left_ankle",
+    "right_hip_extra right_knee right_ankle",
+    "left_shoulder left_elbow left_wrist",
+    "right_shoulder right_elbow right_wrist",
+)
+_FACE_CHAINS = ("nose left_eye left_ear", "nose right_eye right_ear")
+_LSP = (
+    *_side("right", "ankle", "knee", "hip_extra"),
+    *_side("left", *_LEG),
+    *_side("right", "wrist", "elbow", "shoulder"),
+    *_side("left", *_ARM),
+    *("neck_extra", "headtop"),
+)
+_LSP_CHAINS = (
+    *_LIMB_CHAINS,
+    *("neck_extra left_hip_extra", "neck_extra right_hip_extra"),
+    *("neck_extra left_shoulder", "neck_extra right_shoulder", "neck_extra headtop"),
+)
+
+
+def _hand_parents() -> dict[str, str]:
+    fingers = ("thumb", "index", "middle", "ring", "pinky")
+    return _chains(*(f"wrist {f}1 {f}2 {f}3 {f}4" for f in fingers))
+
+
+def _smpl_sets() -> list[JointSet]:
+    leaves = ("head_top", *_both("middle_tip", "big_toe"))
+    i2l = ("nose", *_FACE)
+    kinematic_hand = ("index", "middle", "pinky", "ring", "thumb")
+    fingers = ("thumb", "index", "middle", "ring", "pinky")
+    hand_21 = ("wrist", *(f"{f}{k}" for f in fingers for k in range(1, 5)))
+    hand_16 = ("wrist", *(f"{f}{k}" for f in kinematic_hand for k in range(1, 4)))
+    return [
+        JointSet("smpl_24", _SMPL, SMPL_PARENTS),
+        JointSet("smpl_29", (*_SMPL, *leaves), (*SMPL_PARENTS, 15, 22, 23, 10, 11)),
+        JointSet("i2l_smpl_29", (*_SMPL, *i2l), (*SMPL_PARENTS, 15, 24, 24, 25, 26)),
+        JointSet("mano_16", hand_16, MANO_PARENTS),
+        _set("mano_21", hand_21, _hand_parents()),
+    ]
+
+
+def _h36m_sets() -> list[JointSet]:
+    trunk = ("spine_extra", "neck_extra", "head_extra", "headtop")
+    left_leg, right_leg = _side("left", *_LEG), _side("right", *_LEG)
+    left_arm, right_arm = _side("left", *_ARM), _side("right", *_ARM)
+    chains = _chains(
+        *_LIMB_CHAINS,
+        "pelvis_extra spine_extra neck_extra head_extra headtop",
+        *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
+        *("neck_extra left_shoulder", "neck_extra right_shoulder"),
+    )
+    arms = (*left_arm, *right_arm)
+    return [
+        _set("h36m_17", ("pelvis_extra", *left_leg, *right_leg, *trunk, *arms), chains),
+        _set(
+            "h36m_right_first_17",
+            ("pelvis_extra", *right_leg, *left_leg, *trunk, *arms),
+            chains,
+        ),
+    ]
+
+
+def _mpi_inf_3dhp_sets() -> list[JointSet]:
+    def names(pelvis: str, neck: str) -> tuple[str, ...]:
+        arm = ("clavicle_3dhp", *_ARM, "hand_3dhp")
+        leg = (*_LEG, "foot_3dhp", "toe_3dhp")
+        spine = ("spine3_3dhp", "spine4_3dhp", "spine2_3dhp", "spine_extra")
+        return (
+            *(*spine, pelvis, neck, "head_extra", "headtop"),
+            *(*_side("left", *arm), *_side("right", *arm)),
+            *(*_side("left", *leg), *_side("right", *leg)),
+        )
+
+    def chains(pelvis: str, neck: str) -> dict[str, str]:
+        def side(s: str) -> tuple[str, ...]:
+            return (
+                f"spine4_3dhp {s}_clavicle_3dhp {s}_shoulder {s}_elbow {s}_wrist "
+                f"{s}_hand_3dhp",
+                f"{pelvis} {s}_hip_extra {s}_knee {s}_ankle {s}_foot_3dhp {s}_toe_3dhp",
+            )
+
+        trunk = (
+            f"{pelvis} spine_extra spine2_3dhp spine3_3dhp spine4_3dhp {neck} "
+            "head_extra headtop"
+        )
+        return _chains(trunk, *side("left"), *side("right"))
+
+    test = (
+        *("headtop", "neck_extra", *_side("right", *_ARM), *_side("left", *_ARM)),
+        *(*_side("right", *_LEG), *_side("left", *_LEG)),
+        *("pelvis_extra", "spine_extra", "head_extra"),
+    )
+    test_chains = _chains(
+        *_LIMB_CHAINS,
+        "pelvis_extra spine_extra neck_extra head_extra headtop",
+        *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
+        *("neck_extra left_shoulder", "neck_extra right_shoulder"),
+    )
+    extra, smpl = ("pelvis_extra", "neck_extra"), ("pelvis", "neck")
+    return [
+        _set("mpi_inf_3dhp_28", names(*extra), chains(*extra)),
+        _set("hybrik_3dhp_28", names(*smpl), chains(*smpl)),
+        _set("mpi_inf_3dhp_test_17", test, test_chains),
+    ]
+
+
+def _muco_set() -> JointSet:
+    joints = (
+        *("headtop", "thorax", *_side("right", *_ARM), *_side("left", *_ARM)),
+        *(*_side("right", *_LEG), *_side("left", *_LEG)),
+        *("pelvis_extra", "spine_extra", "head_extra"),
+        *("right_hand_3dhp", "left_hand_3dhp", "right_toe_3dhp", "left_toe_3dhp"),
+    )
+    chains = _chains(
+        *_LIMB_CHAINS,
+        "pelvis_extra spine_extra thorax head_extra headtop",
+        *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
+        *("thorax left_shoulder", "thorax right_shoulder"),
+        *("left_wrist left_hand_3dhp", "right_wrist right_hand_3dhp"),
+        *("left_ankle left_toe_3dhp", "right_ankle right_toe_3dhp"),
+    )
+    return _set("muco_21", joints, chains)
+
+
+def _image_sets() -> list[JointSet]:
+    coco = ("nose", *_FACE, *_both("shoulder", "elbow", "wrist", *_LEG))
+    coco_chains = _chains(
+        *(*_LIMB_CHAINS, *_FACE_CHAINS),
+        *("nose left_shoulder", "nose right_shoulder"),
+        *("left_shoulder left_hip_extra", "right_shoulder right_hip_extra"),
+    )
+    mpii = (
+        *(*_LSP[:6], "pelvis_extra", "thorax", "neck_extra", "headtop", *_LSP[6:12]),
+    )
+    mpii_chains = _chains(
+        *_LIMB_CHAINS,
+        "pelvis_extra thorax neck_extra headtop",
+        *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
+        *("thorax left_shoulder", "thorax right_shoulder"),
+    )
+    pw3d_14 = (
+        *("nose", "thorax", *_side("right", *_ARM), *_side("left", *_ARM)),
+        *(*_side("right", *_LEG), *_side("left", *_LEG)),
+    )
+    pw3d_chains = _chains(
+        *_LIMB_CHAINS,
+        *("thorax nose", "thorax left_shoulder", "thorax right_shoulder"),
+        *("thorax left_hip_extra", "thorax right_hip_extra"),
+    )
+    faces = ("right_eye", "left_eye", "right_ear", "left_ear")
+    return [
+        _set("coco_17", coco, coco_chains),
+        _set("coco_18", (*coco, "pelvis_extra"), coco_chains),
+        _set("mpii_16", mpii, mpii_chains),
+        _set("lsp_14", _LSP, _chains(*_LSP_CHAINS)),
+        _set("pw3d_14", pw3d_14, pw3d_chains),
+        _set("pw3d_18", (*pw3d_14, *faces), pw3d_chains | _chains(*_FACE_CHAINS)),
+    ]
+
+
+_OPENPOSE_25 = (
+    *("op_nose", "op_neck"),
+    *(f"op_{j}" for j in (*_side("right", *_ARM), *_side("left", *_ARM))),
+    *("op_pelvis", "op_right_hip", "op_right_knee", "op_right_ankle"),
+    *("op_left_hip", "op_left_knee", "op_left_ankle"),
+    *("op_right_eye", "op_left_eye", "op_right_ear", "op_left_ear"),
+    *("op_left_big_toe", "op_left_small_toe", "op_left_heel"),
+    *("op_right_big_toe", "op_right_small_toe", "op_right_heel"),
+)
+
+
+def _openpose_chains() -> dict[str, str]:
+    def side(s: str) -> tuple[str, ...]:
+        return (
+            f"op_neck op_{s}_shoulder op_{s}_elbow op_{s}_wrist",
+            f"op_pelvis op_{s}_hip op_{s}_knee op_{s}_ankle op_{s}_heel",
+            f"op_{s}_ankle op_{s}_big_toe op_{s}_small_toe",
+            f"op_nose op_{s}_eye op_{s}_ear",
+        )
+
+    return _chains("op_pelvis op_neck op_nose", *side("left"), *side("right"))
+
+
+def _spin_sets() -> list[JointSet]:
+    spin = (
+        *(*_OPENPOSE_25, *_LSP, "pelvis_extra", "thorax", "spine_extra"),
+        *("jaw_extra", "head_extra", "nose", *_FACE),
+    )
+    chains = _chains(
+        *(*_LIMB_CHAINS, *_FACE_CHAINS, "pelvis_extra spine_extra thorax neck_extra"),
+        *("neck_extra headtop", "neck_extra head_extra", "neck_extra jaw_extra"),
+        *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
+        *("thorax left_shoulder", "thorax right_shoulder", "neck_extra nose"),
+    )
+    return [
+        _set("openpose_25", _OPENPOSE_25, _openpose_chains()),
+        _set("spin_49", spin, _openpose_chains() | chains),
+    ]
+
+
+JOINT_SETS: dict[str, JointSet] = {
+    joint_set.name: joint_set
+    for joint_set in (
+        *_smpl_sets(),
+        *_h36m_sets(),
+        *_mpi_inf_3dhp_sets(),
+        _muco_set(),
+        *_image_sets(),
+        *_spin_sets(),
+    )
+}
+"""Every joint set by name."""
+
+
+def _groups() -> tuple[tuple[str, ...], ...]:
+    plain = ("knee", "ankle", "shoulder", "elbow", "wrist", "eye", "ear")
+    sided = [(f"{s}_{j}", f"op_{s}_{j}") for s in ("left", "right") for j in plain]
+    for s in ("left", "right"):
+        sided += [
+            (f"{s}_hip", f"{s}_hip_extra", f"op_{s}_hip"),
+            (f"{s}_hand", f"{s}_hand_3dhp"),
+            (f"{s}_foot", f"{s}_toe_3dhp", f"{s}_foot_3dhp"),
+            (f"{s}_big_toe", f"op_{s}_big_toe"),
+            (f"{s}_collar", f"{s}_clavicle_3dhp"),
+        ]
+    return (
+        ("pelvis", "pelvis_extra", "op_pelvis"),
+        ("neck", "neck_extra", "op_neck"),
+        ("head", "head_extra"),
+        ("head_top", "headtop"),
+        ("nose", "op_nose"),
+        ("spine1", "spine_extra"),
+        *sided,
+    )
+
+
+APPROXIMATE: tuple[tuple[str, ...], ...] = _groups()
+"""Names that may stand in for each other, best first, where a user asks for it."""
+
+
+def get_joint_set(name: str) -> JointSet:
+    """A joint set by name.
+
+    Args:
+        name: key of ``JOINT_SETS``.
+
+    Returns:
+        The set.
+
+    Raises:
+        ValueError: there is no such set.
+    """
+    if name not in JOINT_SETS:
+        raise ValueError(
+            f"unknown joint set {name!r}; expected one of {', '.join(JOINT_SETS)}"
+        )
+    return JOINT_SETS[name]
+
+
+def map_joints(
+    source: str | JointSet, target: str | JointSet, *, approximate: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each joint of the target set is found in the source set.
+
+    Args:
+        source: set the data is in, by name or as such.
+        target: set that is wanted.
+        approximate: also accept the stand-ins of ``APPROXIMATE`` where the exact name
+            is missing.
+
+    Returns:
+        ``source_index`` [T] int64 (0 where absent, so that it can index at once) and
+        ``present`` [T] bool. Set values of absent joints to 0 by ``present``.
+    """
+    source = get_joint_set(source) if isinstance(source, str) else source
+    target = get_joint_set(target) if isinstance(target, str) else target
+    index = {joint: i for i, joint in enumerate(source.joints)}
+    stand_ins = {name: group for group in APPROXIMATE for name in group}
+    found = []
+    for joint in target.joints:
+        names = (joint, *stand_ins.get(joint, ())) if approximate else (joint,)
+        found.append(next((index[n] for n in names if n in index), -1))
+    position = np.asarray(found, np.int64)
+    return np.maximum(position, 0), position >= 0
