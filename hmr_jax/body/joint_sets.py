@@ -1,8 +1,8 @@
 """Joint sets of bodies, hands and datasets: names, parents, mirror pairs, mappings.
 
 Equal names mean the same point of the body, and ``map_joints`` moves joints between
-sets by name alone. Points that datasets define differently carry different names, as in
-the 190-joint convention that IKOL's loaders use: ``left_hip`` is SMPL's kinematic joint,
+sets by name alone. Points that datasets define differently carry different names, as
+in the 190-joint convention of IKOL's loaders: ``left_hip`` is SMPL's kinematic joint,
 ``left_hip_extra`` the marker-based one of Human3.6M, COCO and others, ``op_left_hip``
 OpenPose's. ``APPROXIMATE`` lists which of them may stand in for each other on request.
 
