@@ -1,0 +1,147 @@
+"""What a run leaves beside its checkpoints: settings, versions, data, loss curve."""
+
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+from absl import logging
+
+from hmr_jax.files import atomic_write
+from hmr_jax.training.writers import read_jsonl
+
+PACKAGES = ("hmr_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write JSON, whole or not at all.
+
+    Args:
+        path: the file.
+        value: JSON values.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The JSON value of a file; None where there is no file."""
+    path = pathlib.Path(path)
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def record_run(
+    workdir: str | os.PathLike,
+    *,
+    config: Mapping[str, Any],
+    seed: int,
+    data_fingerprint: str,
+    allow_other_data: bool = False,
+) -> None:
+    """Write ``run.json``, or compare with the one a resumed run finds.
+
+    Args:
+        workdir: the run's folder.
+        config: all settings, JSON values.
+        seed: of every random stream.
+        data_fingerprint: identifies the training data.
+        allow_other_data: resume though seed or data differ from the first start.
+
+    Raises:
+        ValueError: seed or data differ and ``allow_other_data`` is False.
+    """
+    path = pathlib.Path(workdir) / "run.json"
+    record = {
+        "config": json.loads(json.dumps(config, default=str)),
+        "seed": seed,
+        "data_fingerprint": data_fingerprint,
+        "versions": package_versions(),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    before = read_json(path)
+    if before is not None:
+        for name in ("seed", "data_fingerprint"):
+            if before.get(name) != record[name] and not allow_other_data:
+                raise ValueError(
+                    f"{path}: this run was started with {name} {before.get(name)!r}, "
+                    f"found {record[name]!r} now; use another workdir, or set "
+                    "resume_with_other_data=True to go on from its checkpoint"
+                )
+        for name in ("config", "versions", "devices"):
+            for line in differences(before.get(name), record[name], name):
+                logging.warning("resuming with a change: %s", line)
+    write_json(path, record)
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ.
+
+    Args:
+        before: one value.
+        now: the other.
+        name: what the whole is called.
+
+    Returns:
+        One line per differing leaf: ``name.field: before -> now``.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted(before.keys() | now.keys())
+            for line in differences(before.get(key), now.get(key), f"{name}.{key}")
+        ]
+    return [] if before == now else [f"{name}: {before!r} -> {now!r}"]
+
+
+def plot_curves(log_path: str | os.PathLike, picture: str | os.PathLike) -> None:
+    """Draw the losses, the evaluations and the learning rate of a log.
+
+    Args:
+        log_path: a ``log.jsonl``.
+        picture: the PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = read_jsonl(log_path)
+    groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            group, _, short = name.partition("/")
+            if short and group in ("loss", "eval"):
+                series = groups.setdefault(group, {}).setdefault(short, [])
+                series.append((row["step"], value))
+    if not groups:
+        return
+    figure, axes = pyplot.subplots(
+        1, len(groups), figsize=(6 * len(groups), 4), squeeze=False
+    )
+    for axis, (group, curves) in zip(axes[0], sorted(groups.items()), strict=True):
+        for name, points in curves.items():
+            axis.plot(*zip(*points, strict=True), label=name, marker=".", ms=3, lw=1)
+        axis.set(xlabel="step", title={"loss": "training loss"}.get(group, group))
+        if all(value > 0 for points in curves.values() for _, value in points):
+            axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    figure.tight_layout()
+    with atomic_write(picture) as temporary:
+        figure.savefig(temporary, dpi=120)
+    pyplot.close(figure)
