@@ -176,9 +176,9 @@ def fit_rest_regressor(meshes_m, joints_m, weights, mirror):
             out[joint] = out[MIRROR_JOINTS[joint]][mirror]
             continue
         near = [joint, max(PARENTS[joint], 0), *np.flatnonzero(PARENTS == joint)]
-        allowed = weights[:, near].sum(1) > 0.3
+        allowed = weights[:, near].sum(1) > 0.1
         candidates = regression.nearest(
-            centre_mesh, centre_joints[joint], 240, allowed
+            centre_mesh, centre_joints[joint], 800, allowed
         )
         midline = MIRROR_JOINTS[joint] == joint
         out[joint] = regression.fit_joint(
@@ -238,7 +238,7 @@ def fit_h36m_regressor(rest_m, joints_m, weights, mirror, rng):
         near = [bone, max(PARENTS[bone], 0), *np.flatnonzero(PARENTS == bone)]
         allowed = weights[:, near].sum(1) > 0.3
         candidates = regression.nearest(
-            rest_m.mean(0), rest_targets[point], 300, allowed
+            rest_m.mean(0), rest_targets[point], 800, allowed
         )
         out[point] = regression.fit_joint(
             posed[:half],
@@ -292,8 +292,12 @@ def main():
     # The pelvis is the origin of every shape: let the regressor give it exactly.
     template -= joint_reg[0] @ template
     directions -= np.einsum("v,vck->ck", joint_reg[0], directions)
+    rng = np.random.default_rng(2)
+    shaped = template + np.einsum(
+        "vck,nk->nvc", directions, rng.standard_normal((400, NUM_BETAS))
+    )
     h36m_reg, h36m_error = fit_h36m_regressor(
-        meshes[:240], joints[:240], weights, mirror, np.random.default_rng(2)
+        shaped, np.einsum("jv,nvc->njc", joint_reg, shaped), weights, mirror, rng
     )
     arrays = pack(
         template, directions, faces, sample.uv, face_uv, weights, joint_reg, h36m_reg
