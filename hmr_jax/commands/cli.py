@@ -1,0 +1,189 @@
+"""What the commands share: flags, configs, and errors a user can read."""
+
+import logging as std_logging
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from absl import flags, logging
+
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
+"""Errors whose message says all; a traceback would hide it. Others are our own bugs."""
+
+
+class UsageError(ValueError):
+    """The command line is wrong: exit code 2."""
+
+
+class HelpShown(Exception):
+    """``--help`` was asked for and printed: exit code 0."""
+
+
+Define = Callable[[flags.FlagValues], None]
+
+
+def parse(
+    name: str,
+    doc: str | None,
+    define: Define,
+    argv: Sequence[str],
+    *,
+    with_config: bool = False,
+) -> tuple[flags.FlagValues, list[str]]:
+    """Read a command's flags.
+
+    Args:
+        name: the command, as typed after ``hmr-jax``.
+        doc: its help text.
+        define: defines its flags on the values given.
+        argv: the words after the command.
+        with_config: also take ``--config=FILE[:argument]`` and
+            ``--config.field=value``.
+
+    Returns:
+        The flags and the words that are not flags.
+
+    Raises:
+        UsageError: an unknown flag or config field, or a value of the wrong type.
+        HelpShown: help was asked for.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_bool(
+        "debug", False, "Show where an error was raised.", flag_values=values
+    )
+    if with_config:
+        from ml_collections import config_flags
+
+        config_flags.DEFINE_config_file(
+            "config",
+            None,
+            "Config file. FILE:quicktest shrinks it for a trial run; "
+            "--config.field=value changes a field.",
+            lock_config=True,
+            flag_values=values,
+            sys_argv=[name, *argv],
+        )
+    define(values)
+    if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv):
+        print(_help(name, doc, values))
+        raise HelpShown
+    try:
+        rest = values([f"hmr-jax {name}", *argv])[1:]
+    except flags.Error as error:
+        raise UsageError(f"{error} (hmr-jax {name} --help lists the flags)") from error
+    # How a locked config refuses a field; the message brings the nearest name.
+    except (KeyError, AttributeError) as error:
+        text = " ".join(str(error.args[0]).split())
+        raise UsageError(f"the config has no field {text}") from error
+    if with_config:
+        _check_config(values)
+    return values, rest
+
+
+def _check_config(values: flags.FlagValues) -> None:
+    import ml_collections
+
+    if values.config is None or isinstance(values.config, ml_collections.ConfigDict):
+        return
+    path = str(values["config"].default or "").split(":")[0]
+    raise UsageError(f"--config: cannot read a config from {path}")
+
+
+def require(values: flags.FlagValues, *names: str) -> None:
+    """Refuse to go on without some flags.
+
+    Args:
+        values: a command's flags.
+        names: those it cannot do without.
+
+    Raises:
+        UsageError: naming the missing ones.
+    """
+    missing = [f"--{name}" for name in names if not values[name].value]
+    if missing:
+        raise UsageError(f"missing {', '.join(missing)}")
+
+
+def no_more(rest: Sequence[str]) -> None:
+    """Refuse words that are not flags.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if rest:
+        raise UsageError(f"unexpected {' '.join(rest)!r}; flags are --name=value")
+
+
+def existing(path: str, what: str) -> pathlib.Path:
+    """A path that must exist.
+
+    Args:
+        path: file or folder.
+        what: what it is, for the message.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
+    found = pathlib.Path(path)
+    if not found.exists():
+        raise FileNotFoundError(f"{what}: no such file or folder: {found}")
+    return found
+
+
+def run(name: str, main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    """Run a command and turn its errors into messages and exit codes.
+
+    Args:
+        name: the command, as typed after ``hmr-jax``.
+        main: the command.
+        argv: the words after it.
+
+    Returns:
+        0 done; 1 it could not be done; 2 the command line is wrong; 130 interrupted.
+    """
+    set_up_logging()
+    try:
+        return main(argv) or 0
+    except HelpShown:
+        return 0
+    except KeyboardInterrupt:
+        print(f"hmr-jax {name}: interrupted", file=sys.stderr)
+        return 130
+    except USER_ERRORS as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        message = str(error) or type(error).__name__
+        print(f"hmr-jax {name}: error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def set_up_logging() -> None:
+    """Show our own messages and everybody's warnings."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(std_logging.Formatter("%(message)s"))
+    handler.addFilter(_ours_or_warning)
+
+
+def _ours_or_warning(record: std_logging.LogRecord) -> bool:
+    ours = ("hmr_jax", "data_pipelines")
+    return record.levelno >= std_logging.WARNING or any(
+        part in ours for part in pathlib.Path(record.pathname).parts
+    )
+
+
+def _help(name: str, doc: str | None, values: flags.FlagValues) -> str:
+    lines = [f"hmr-jax {name}", "", (doc or "").strip(), "", "Flags:"]
+    skipped = ("flagfile", "undefok")
+    for flag_name in sorted(values):
+        flag = values[flag_name]
+        if flag_name in skipped or flag.name != flag_name:
+            continue
+        default = "" if flag.default in (None, "", False) else f" [{flag.default}]"
+        lines.append(f"  --{flag_name}: {flag.help}{default}")
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""IKOL as a trainable task, from a config."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hmr_jax.body.forward import body_forward, regress_joints
+from hmr_jax.body.model import BodyModel
+from hmr_jax.losses.ikol import ikol_losses
+from hmr_jax.models import ikol
+from hmr_jax.solvers.ikol_published import EVAL_AUTOGRAD, TRAIN
+from hmr_jax.training.parallel import AXIS_NAME
+from hmr_jax.training.task import Batch, Task, Variables
+
+_EXTENSIONS = ("rotmat", "joints")
+
+
+def make_model(config: Mapping[str, Any]) -> ikol.IkolNet:
+    """The network a config's ``model`` section describes.
+
+    Args:
+        config: a whole experiment.
+
+    Returns:
+        The module; ``sync_batch_norm`` makes its statistics those of all devices.
+    """
+    values = dict(config["model"])
+    sync = values.pop("sync_batch_norm")
+    for name in ("deconv_channels", "mean_betas"):
+        if values.get(name) is not None:
+            values[name] = tuple(values[name])
+    values["dtype"] = jnp.dtype(values["dtype"])
+    return ikol.IkolNet(axis_name=AXIS_NAME if sync else None, **values)
+
+
+def make_task(config: Mapping[str, Any]) -> Task:
+    """IKOL's network, layer and losses as a task; its assets are the body.
+
+    Args:
+        config: a whole experiment (``configs/common.py`` lists the fields).
+
+    Returns:
+        The task. ``predict`` gives what the evaluator scores, in metres.
+    """
+    model = make_model(config)
+    weights = {
+        name: float(weight)
+        for name, weight in dict(config["losses"]["weights"]).items()
+        if weight
+    }
+    terms = functools.partial(
+        ikol_losses,
+        align_quaternion_signs=config["losses"]["align_quaternion_signs"],
+        extensions=any(name in weights for name in _EXTENSIONS),
+    )
+    decode = functools.partial(
+        ikol.decode,
+        image_size_px=config["image_size_px"],
+        depth_range_m=config["depth_range_m"],
+        scheme=config["ik"]["scheme"],
+    )
+    published = config["ik"]["scheme"] == "published"
+    flip = config["eval"]["flip_test"]
+
+    def init(rng, batch: Batch) -> Variables:
+        # Initialising needs no more than one image.
+        images = jnp.asarray(batch["image"][:1])
+        return dict(model.init(rng, images, train=False))
+
+    def losses(variables, batch, body, *, train, rngs):
+        raw, new = model.apply(
+            variables, batch["image"], train=train, rngs=rngs, mutable=["batch_stats"]
+        )
+        predictions = decode(
+            raw,
+            batch,
+            body,
+            options=TRAIN if published else None,
+            vertices=False,
+            layer_mask=batch["has_smpl"][:, 0] > 0,
+        )
+        return terms(predictions, batch), new["batch_stats"], {}
+
+    def predict(variables, batch, body):
+        apply = functools.partial(model.apply, variables, train=False)
+        if flip:
+            raw = ikol.flip_test(apply, batch["image"], published=published)
+        else:
+            raw = apply(batch["image"])
+        out = decode(raw, batch, body, options=EVAL_AUTOGRAD if published else None)
+        return scored(out, batch, body)
+
+    return Task(init, losses, weights, predict)
+
+
+def scored(
+    predictions: Mapping[str, jax.Array], batch: Batch, body: BodyModel
+) -> dict[str, jax.Array]:
+    """Predictions under the names of ``hmr_jax.evaluation``.
+
+    Args:
+        predictions: of ``models.ikol.decode``.
+        batch: with the labels, where ``target_vertices_m`` is wanted.
+        body: the body.
+
+    Returns:
+        ``joints_h36m_17_m``, ``joints_smpl_24_m``, ``vertices_m`` and
+        ``vertices_cam_m``; with labels also ``target_vertices_m``, in the frame of the
+        labelled 17 joints.
+    """
+    out = {
+        "joints_h36m_17_m": predictions["pred_joints_17_m"],
+        "joints_smpl_24_m": predictions["pred_joints_struct_m"],
+        "vertices_m": predictions["pred_vertices_m"],
+        "vertices_cam_m": predictions["pred_vertices_cam_m"],
+    }
+    if {"pose_aa", "betas", "joints_h36m_cam_m"} <= set(batch):
+        truth = body_forward(body, batch["betas"], batch["pose_aa"]).vertices_m
+        pelvis = regress_joints(body, truth, ikol.REGRESSED_SET)[:, :1]
+        root = batch["joints_h36m_cam_m"][:, :1, :3]
+        out["target_vertices_m"] = truth - pelvis + root
+    return out
