@@ -47,7 +47,7 @@ def norm(
     return sqrt(jnp.sum(x * x, axis=axis, keepdims=keepdims))
 
 
-def divide(a: Float[Array, "*shape"], b: Float[Array, "*shape"]):
+def divide(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """Quotient that is 0, with derivative 0, where the divisor is 0.
 
     Args:
