@@ -1,0 +1,185 @@
+"""Backgrounds: procedural pictures, or crops of a user's own images."""
+
+import os
+import pathlib
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class Backgrounds(Protocol):
+    """Anything that makes a background from a source of randomness."""
+
+    def __call__(self, rng: np.random.Generator, size_px: int) -> np.ndarray:
+        """A uint8 picture [size_px, size_px, 3]."""
+
+
+def _colour(rng: np.random.Generator) -> np.ndarray:
+    """A colour that is seldom vivid: grey plus some hue."""
+    return np.clip(rng.uniform(0, 255) + rng.normal(0, 40, 3), 0, 255)
+
+
+def _resize(pixels: np.ndarray, size_px: int) -> np.ndarray:
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    smooth = Image.Resampling.BICUBIC
+    return np.asarray(image.resize((size_px, size_px), smooth), np.float32)
+
+
+def gradient(rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """A bilinear blend of four corner colours, as float32 [size, size, 3]."""
+    corners = np.stack([_colour(rng) for _ in range(4)]).reshape(2, 2, 3)
+    t = np.linspace(0, 1, size_px, dtype=np.float32)[:, None]
+    ends = corners[:, 0][:, None] * (1 - t) + corners[:, 1][:, None] * t
+    return (ends[0][None] * (1 - t[:, None]) + ends[1][None] * t[:, None]).astype("f4")
+
+
+def smooth_noise(rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """Clouds: noise of two coarse grids, as float32 [size, size, 3]."""
+    base = np.tile(_colour(rng), (1, 1, 1))
+    total = np.zeros((size_px, size_px, 3), np.float32)
+    for cells, spread in ((rng.integers(3, 7), 45.0), (rng.integers(10, 30), 25.0)):
+        coarse = base + rng.normal(0, spread, (cells, cells, 3))
+        total += _resize(coarse, size_px) / 2
+    return total
+
+
+def room(rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """A wall above a floor, each a gradient, as float32 [size, size, 3]."""
+    wall, floor = gradient(rng, size_px), gradient(rng, size_px)
+    horizon = rng.uniform(0.45, 0.9) + rng.normal(0, 0.05) * np.linspace(-1, 1, size_px)
+    below = np.arange(size_px)[:, None] > (horizon * size_px)[None]
+    return np.where(below[..., None], floor, wall)
+
+
+def clutter(rng: np.random.Generator, pixels: np.ndarray, count: int) -> np.ndarray:
+    """Paint rectangles, ellipses, limbs and stripes over a picture.
+
+    Args:
+        rng: source of randomness.
+        pixels: [size, size, 3] in 0 to 255.
+        count: shapes to paint.
+
+    Returns:
+        float32 picture.
+    """
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    canvas = ImageDraw.Draw(image)
+    size = image.size[0]
+    for _ in range(count):
+        kind = rng.integers(4)
+        colour = tuple(int(c) for c in _colour(rng))
+        centre = rng.uniform(0, size, 2)
+        half = size * np.exp(rng.uniform(np.log(0.03), np.log(0.3), 2))
+        corners = [*(centre - half), *(centre + half)]
+        if kind == 0:
+            canvas.rectangle(corners, fill=colour)
+        elif kind == 1:
+            canvas.ellipse(corners, fill=colour)
+        elif kind == 2:  # a thick line, like a limb or a pole
+            end = centre + rng.normal(0, 0.35 * size, 2)
+            width = max(1, int(size * rng.uniform(0.01, 0.08)))
+            canvas.line([*centre, *end], fill=colour, width=width)
+        else:
+            _stripes(canvas, corners, colour, rng)
+    return np.asarray(image, np.float32)
+
+
+def _stripes(canvas, corners, colour, rng) -> None:
+    left, top, right, bottom = corners
+    step = max(2.0, (right - left) * rng.uniform(0.1, 0.4))
+    for x in np.arange(left, right, step):
+        canvas.rectangle([x, top, x + step / 2, bottom], fill=colour)
+
+
+class ProceduralBackgrounds:
+    """Gradients, clouds and rooms with clutter and pixel noise; needs no files."""
+
+    def __call__(self, rng: np.random.Generator, size_px: int) -> np.ndarray:
+        """A background.
+
+        Args:
+            rng: source of randomness.
+            size_px: side of the square.
+
+        Returns:
+            uint8 [size_px, size_px, 3].
+        """
+        base = (gradient, smooth_noise, room)[rng.integers(3)]
+        pixels = base(rng, size_px)
+        if rng.uniform() < 0.8:
+            pixels = clutter(rng, pixels, int(rng.integers(1, 16)))
+        if rng.uniform() < 0.5:
+            spread = rng.uniform(2.0, 25.0)
+            cells = size_px // int(rng.integers(1, 4))
+            grain = rng.standard_normal((cells, cells, 1), np.float32) * spread
+            repeat = -(-size_px // cells)
+            grain = grain.repeat(repeat, 0).repeat(repeat, 1)[:size_px, :size_px]
+            pixels = pixels + grain
+        return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+class FolderBackgrounds:
+    """Random square crops of the pictures in a folder and its subfolders."""
+
+    def __init__(self, folder: str | os.PathLike):
+        """List the pictures.
+
+        Args:
+            folder: searched for ``IMAGE_SUFFIXES``.
+
+        Raises:
+            ValueError: the folder does not exist or holds no picture.
+        """
+        self.folder = pathlib.Path(folder)
+        self.paths = sorted(
+            path
+            for path in self.folder.rglob("*")
+            if path.suffix.lower() in IMAGE_SUFFIXES
+        )
+        if not self.paths:
+            raise ValueError(
+                f"backgrounds: expected pictures ({', '.join(IMAGE_SUFFIXES)}) in "
+                f"{self.folder}, found none"
+            )
+
+    def __call__(self, rng: np.random.Generator, size_px: int) -> np.ndarray:
+        """A background.
+
+        Args:
+            rng: source of randomness.
+            size_px: side of the square.
+
+        Returns:
+            uint8 [size_px, size_px, 3].
+
+        Raises:
+            ValueError: the picture cannot be read.
+        """
+        path = self.paths[rng.integers(len(self.paths))]
+        share, across, down = rng.uniform((0.5, 0.0, 0.0), 1.0)
+        flip = rng.uniform() < 0.5
+        try:
+            with Image.open(path) as image:
+                full_width = image.size[0]
+                side = share * min(image.size)
+                left = across * (image.size[0] - side)
+                top = down * (image.size[1] - side)
+                box = (left, top, left + side, top + side)
+                # A JPEG may be decoded at a fraction of its size.
+                image.draft("RGB", (2 * size_px, 2 * size_px))
+                scale = image.size[0] / full_width
+                pixels = np.asarray(
+                    image.convert("RGB").resize(
+                        (size_px, size_px),
+                        Image.Resampling.BILINEAR,
+                        box=tuple(scale * edge for edge in box),
+                    )
+                )
+        except OSError as error:
+            raise ValueError(
+                f"backgrounds: cannot read picture {path}: {error}"
+            ) from None
+        return pixels[:, ::-1].copy() if flip else pixels.copy()

@@ -1,0 +1,326 @@
+"""Synthetic training samples: random scenes, their pictures, and every label.
+
+A sample depends on (seed, split, index) alone. Its scene is drawn with numpy, its
+picture and labels come from one jitted program, its bytes from Pillow.
+"""
+
+import collections
+import concurrent.futures
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from hmr_jax.body.model import BodyModel
+from hmr_jax.render.draw import encode_image
+from hmr_jax.render.shade import Light
+from hmr_jax.synthetic import joint_limits
+from hmr_jax.synthetic.backgrounds import (
+    Backgrounds,
+    FolderBackgrounds,
+    ProceduralBackgrounds,
+)
+from hmr_jax.synthetic.clothing import figure, sample_clothes
+from hmr_jax.synthetic.motion import MotionSet
+from hmr_jax.synthetic.scene import Scene, Shot, shoot_all
+
+SPLITS = ("train", "test")
+LIMITS_SEQUENCE = "joint_limits"
+"""Sequence name of samples whose pose comes from the joint-limit sampler."""
+JITTER_RAD = 0.06
+UPPER_BODY = (3, 6, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
+TRUNCATED_SHARE = 0.12
+FIELD_OF_VIEW_DEG = (18.0, 62.0)
+BETA_LIMIT = 2.5
+
+
+def _turn(axis: int, angle_rad: float) -> np.ndarray:
+    """Rotation matrix about a coordinate axis."""
+    c, s = np.cos(angle_rad), np.sin(angle_rad)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[i, i], matrix[i, j], matrix[j, i], matrix[j, j] = c, -s, s, c
+    return matrix
+
+
+def sample_camera_rotmat(rng: np.random.Generator) -> np.ndarray:
+    """Orientation of a camera somewhere around the person.
+
+    Args:
+        rng: source of randomness.
+
+    Returns:
+        [3, 3] world axes (y up) to camera axes: any azimuth, looking down by
+        10 +- 12 degrees (-20 to 45), rolled by +- 4 degrees.
+    """
+    yaw = rng.uniform(-np.pi, np.pi)
+    down = np.deg2rad(np.clip(rng.normal(10.0, 12.0), -20.0, 45.0))
+    roll = np.deg2rad(rng.normal(0.0, 4.0))
+    upright = np.diag([1.0, -1.0, -1.0])
+    return _turn(2, roll) @ _turn(0, down) @ upright @ _turn(1, yaw)
+
+
+def sample_light(rng: np.random.Generator) -> Light:
+    """A lamp above or beside the camera and ambient light, slightly coloured.
+
+    Args:
+        rng: source of randomness.
+
+    Returns:
+        ``Light`` of float32 arrays.
+    """
+    ambient = rng.uniform(0.3, 0.65) * rng.uniform(0.9, 1.1, 3)
+    lamp = rng.uniform(0.25, 0.75) * rng.uniform(0.88, 1.12, 3)
+    direction = rng.normal([0.0, -0.8, -0.9], [1.0, 0.7, 0.8])
+    return Light(*(np.asarray(x, np.float32) for x in (ambient, direction, lamp)))
+
+
+def _as_float32(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    return x if x.dtype == np.uint8 else x.astype(np.float32)
+
+
+class SampleSource:
+    """Random access to synthetic samples.
+
+    Poses: frames of the split's clips. In training, part of them get the upper body of
+    another frame, all get a little noise, and a share comes from the joint-limit
+    sampler. The test split has unchanged frames of held-out clips only.
+    """
+
+    def __init__(
+        self,
+        body: BodyModel,
+        motion: MotionSet,
+        *,
+        split: str = "train",
+        image_size_px: int = 128,
+        seed: int = 0,
+        num_samples: int = 1000,
+        backgrounds: Backgrounds | str | os.PathLike | None = None,
+        limits_share: float = 0.2,
+        mixed_share: float = 0.25,
+        betas_std: float = 1.0,
+        supersample: int = 2,
+        image_format: str = "jpeg",
+        chunk_size: int = 8,
+        num_threads: int | None = None,
+    ):
+        """Prepare; nothing is drawn yet.
+
+        Args:
+            body: a body of the 24-joint tree.
+            motion: clips of both splits.
+            split: "train" or "test".
+            image_size_px: side of the square images.
+            seed: of everything random.
+            num_samples: length.
+            backgrounds: None for procedural ones, a folder of pictures, or a callable
+                (rng, size_px) -> uint8 picture.
+            limits_share: share of training poses from the joint-limit sampler.
+            mixed_share: share of training frames with another frame's upper body.
+            betas_std: of the normal shape coefficients, cut at +-2.5 of them.
+            supersample: rendering samples per pixel and axis.
+            image_format: "jpeg" or "png".
+            chunk_size: samples drawn by one call of the program; the samples do not
+                depend on it.
+            num_threads: chunks in progress at once; by default up to 4 CPUs.
+
+        Raises:
+            ValueError: an argument out of range, or no clip in the split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+        for name, value in (
+            ("image_size_px", image_size_px),
+            ("chunk_size", chunk_size),
+            ("supersample", supersample),
+        ):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self.clips = motion.clips_of(split)
+        if not self.clips:
+            raise ValueError(f"motion: expected clips of split {split!r}, found none")
+        self.split, self.seed = split, seed
+        self.image_size_px, self.num_samples = image_size_px, num_samples
+        self.joint_set = "smpl_24"
+        self._limits_share = limits_share if split == "train" else 0.0
+        self._mixed_share = mixed_share if split == "train" else 0.0
+        self._jitter_rad = JITTER_RAD if split == "train" else 0.0
+        self._betas_std, self._supersample = betas_std, supersample
+        self._image_format, self._chunk_size = image_format, chunk_size
+        self._num_threads = num_threads or min(4, os.cpu_count() or 1)
+        if backgrounds is None:
+            backgrounds = ProceduralBackgrounds()
+        elif isinstance(backgrounds, str | os.PathLike):
+            backgrounds = FolderBackgrounds(backgrounds)
+        self._backgrounds = backgrounds
+        self._body, self._figure = body, figure(body)
+        lengths = np.array([len(clip.poses_aa) for clip in self.clips], np.float64)
+        # Long clips repeat themselves: the square root gives short ones more weight.
+        self._clip_shares = np.sqrt(lengths) / np.sqrt(lengths).sum()
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """One record.
+
+        Args:
+            index: from 0 to ``len - 1``.
+
+        Returns:
+            Fields of the record schema: numpy arrays, numbers, strings, image bytes.
+
+        Raises:
+            IndexError: no such sample.
+        """
+        return self._chunk([index])[0]
+
+    def samples(self, indices: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Records in a given order, drawn in chunks by several threads.
+
+        Args:
+            indices: by default all of them.
+
+        Yields:
+            What ``sample`` returns for each index.
+
+        Raises:
+            IndexError: no such sample.
+        """
+        chunks = self._chunks(range(len(self)) if indices is None else indices)
+        pending: collections.deque = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(self._num_threads) as pool:
+            for chunk in chunks:
+                pending.append(pool.submit(self._chunk, chunk))
+                if len(pending) > self._num_threads:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+
+    def _chunks(self, indices: Iterable[int]) -> Iterator[list[int]]:
+        chunk: list[int] = []
+        for index in indices:
+            chunk.append(int(index))
+            if len(chunk) == self._chunk_size:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def _rng(self, index: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng(
+            [self.seed, zlib.crc32(self.split.encode()), index, purpose]
+        )
+
+    def _chunk(self, indices: list[int]) -> list[dict[str, Any]]:
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise IndexError(f"sample {index} of {len(self)}")
+        drawn = [self.scene(index) for index in indices]
+        scenes = [scene for scene, _ in drawn]
+        scenes += scenes[-1:] * (self._chunk_size - len(scenes))
+        stacked = jax.tree.map(lambda *xs: np.stack(xs), *scenes)
+        shots = jax.device_get(
+            shoot_all(
+                *(self._body, self._figure, stacked, np.int32(len(indices))),
+                size_px=self.image_size_px,
+                supersample=self._supersample,
+                vectorized=jax.default_backend() != "cpu",
+            )
+        )
+        records = []
+        for position, (index, (scene, origin)) in enumerate(
+            zip(indices, drawn, strict=True)
+        ):
+            shot = jax.tree.map(lambda x, at=position: x[at], shots)
+            records.append(self._record(index, scene, shot, origin))
+        return records
+
+    def scene(self, index: int) -> tuple[Scene, tuple[str, int]]:
+        """What sample ``index`` shows, before it is drawn.
+
+        Args:
+            index: of the sample.
+
+        Returns:
+            The scene in numpy arrays, and the name of the motion and the frame.
+        """
+        rng = self._rng(index, 0)
+        pose, origin = self._sample_pose(rng, index)
+        size = self.image_size_px
+        half_view = np.deg2rad(rng.uniform(*FIELD_OF_VIEW_DEG)) / 2
+        truncated = rng.uniform() < TRUNCATED_SHARE
+        fill = rng.uniform(0.95, 1.4) if truncated else rng.uniform(0.55, 0.9)
+        room = 0.25 if truncated else max(0.0, 0.96 - fill) / 2
+        betas = np.clip(rng.normal(size=self._body.num_betas), -BETA_LIMIT, BETA_LIMIT)
+        scene = Scene(
+            pose_aa=pose,
+            betas=betas * self._betas_std,
+            camera_rotmat=sample_camera_rotmat(rng),
+            focal_px=size / 2 / np.tan(half_view),
+            fill=fill,
+            centre_px=(size - 1) / 2 + size * rng.uniform(-room, room, 2),
+            light=sample_light(rng),
+            clothes=sample_clothes(rng),
+            background=self._backgrounds(rng, size),
+        )
+        return jax.tree.map(_as_float32, scene), origin
+
+    def _sample_pose(self, rng: np.random.Generator, index: int):
+        """Axis-angle [24, 3] with the root in a world with y up, and its origin."""
+        if rng.uniform() < self._limits_share:
+            return joint_limits.sample_pose(rng), (LIMITS_SEQUENCE, index)
+        pose, name, frame = self._sample_frame(rng)
+        if rng.uniform() < self._mixed_share:
+            other, _, _ = self._sample_frame(rng)
+            pose[list(UPPER_BODY)] = other[list(UPPER_BODY)]
+        pose[1:] += self._jitter_rad * rng.standard_normal((23, 3))
+        return pose, (name, frame)
+
+    def _sample_frame(self, rng: np.random.Generator):
+        clip = self.clips[rng.choice(len(self.clips), p=self._clip_shares)]
+        frame = int(rng.integers(len(clip.poses_aa)))
+        return np.array(clip.poses_aa[frame], np.float64), clip.name, frame
+
+    def _finish(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A camera's exposure, contrast and noise."""
+        gain, contrast = rng.uniform(0.85, 1.15), rng.uniform(0.85, 1.15)
+        noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(0.0, 6.0)
+        pixels = (image.astype(np.float32) * gain - 128.0) * contrast + 128.0 + noise
+        return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+    def _record(self, index: int, scene: Scene, shot: Shot, origin) -> dict[str, Any]:
+        size = self.image_size_px
+        image = self._finish(np.asarray(shot.image), self._rng(index, 1))
+        labels = {
+            name: np.asarray(value, np.float32)
+            for name, value in shot.labels._asdict().items()
+        }
+        return {
+            "image": encode_image(image, self._image_format),
+            "image_height": size,
+            "image_width": size,
+            "sample_id": f"synthetic-{self.split}-{self.seed}-{index:07d}",
+            "sequence_id": origin[0],
+            "frame_id": origin[1],
+            "person_id": 0,
+            **labels,
+            "intrinsics": np.asarray(shot.intrinsics),
+            "extrinsics": np.asarray(shot.extrinsics),
+            "pose_aa": np.asarray(shot.pose_aa),
+            "betas": scene.betas,
+            "translation_m": np.asarray(shot.translation_m),
+            "gender": self._body.gender or "neutral",
+            "mask": encode_image(np.asarray(shot.mask), "png"),
+            "has_smpl": 1,
+            "has_keypoints": 1,
+            "has_joints_3d": 1,
+            "has_camera": 1,
+            "has_twist": 1,
+            "has_mask": 1,
+        }
