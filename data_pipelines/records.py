@@ -1,8 +1,8 @@
-"""Directories of records: TFRecord shards in TFDS's layout, their index and fingerprint.
+"""Directories of records: TFRecord shards as TFDS lays them out, index, fingerprint.
 
 Beside the shards stand ``records.json`` (schema version, joint set, configuration,
 number of records and bytes of each shard, fingerprint) and ``records.npz`` (offset and
-checksum of each record), so that any record is read at once and a damaged file is named.
+checksum of each record), so that any record is read at once and damage is named.
 """
 
 import dataclasses
@@ -156,7 +156,9 @@ def open_directory(path: str | os.PathLike) -> RecordDirectory:
         version = manifest["schema_version"]
         spec = schema.RecordSpec(**manifest["spec"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RecordError(f"{path / MANIFEST}: not a manifest of records: {error!r}")
+        raise RecordError(
+            f"{path / MANIFEST}: not a manifest of records: {error!r}"
+        ) from error
     if version != schema.SCHEMA_VERSION:
         raise RecordError(
             f"{path / MANIFEST}: expected schema version {schema.SCHEMA_VERSION}, "

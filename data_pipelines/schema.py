@@ -122,7 +122,9 @@ FIELDS = (
         "axis-angle rotations of the body model",
         "has_smpl",
     ),
-    FieldSpec("betas", "float32", ("betas",), doc="shape coefficients", flag="has_smpl"),
+    FieldSpec(
+        "betas", "float32", ("betas",), doc="shape coefficients", flag="has_smpl"
+    ),
     FieldSpec(
         "translation_m",
         "float32",

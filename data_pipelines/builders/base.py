@@ -95,9 +95,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
         stride = _KEY_SPACE // max(len(keys), 1)
         if self._beam:
-            return _beam_transform(
-                self._factory, split, keys, stride, self._chunk_size
-            )
+            return _beam_transform(self._factory, split, keys, stride, self._chunk_size)
         return self._generate_here(split, keys, stride)
 
     def _generate_here(self, split: str, keys: Sequence[Key], stride: int) -> Iterator:

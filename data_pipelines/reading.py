@@ -1,0 +1,406 @@
+"""Directories of records to batches: shuffled, mixed, shared out, and resumable.
+
+A batch is a pure function of (seed, epoch, step): its records are looked up in the
+epoch's order and read by their offset, and augmentation follows numbers hashed from
+seed, epoch and place. So a restored iterator continues exactly, whatever the number of
+threads, and the global batches are the same however many processes share them.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from data_pipelines import order, records, schema
+from data_pipelines.schema import RecordError
+from hmr_jax.body.joint_sets import map_joints
+
+DEFAULT_TRAITS = {"crop_padding": 1.25, "occlude": 1.0}
+"""Facts about a dataset that transforms may use; its ``traits`` override them."""
+STATE_VERSION = 1
+Batch = dict[str, np.ndarray]
+
+
+class Transform(Protocol):
+    """What turns records into the batches of one system.
+
+    Attributes:
+        joint_set: in which ``labels`` receives joints.
+        fields: of the schema that ``labels`` receives, with ``image`` among them.
+        num_uniforms: random numbers per record.
+    """
+
+    joint_set: str
+    fields: tuple[str, ...]
+    num_uniforms: int
+
+    def labels(self, records: dict, uniforms) -> tuple[dict, dict]:
+        """A batch without its image, and per-record plans for ``image``."""
+
+    def image(self, plan: dict) -> Any:
+        """The image of one record."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """One opened split and how its joints map to the transform's."""
+
+    directory: records.RecordDirectory
+    split: records.Split
+    joint_index: np.ndarray
+    joint_present: np.ndarray
+    traits: dict[str, float]
+
+
+def _open_source(path: str | os.PathLike, split: str, joint_set: str) -> _Source:
+    directory = records.open_directory(path)
+    index, present = map_joints(directory.spec.joint_set, joint_set)
+    traits = {**DEFAULT_TRAITS, **directory.manifest["traits"]}
+    unknown = sorted(set(traits) - set(DEFAULT_TRAITS))
+    if unknown:
+        raise RecordError(f"{directory.path}: unknown traits {unknown}")
+    index = np.where(present, index, 0).astype(np.int32)
+    return _Source(
+        directory, directory.split(split), index, present.astype(np.float32), traits
+    )
+
+
+class RecordIterator(Iterator[Batch]):
+    """Batches of numpy arrays, from any position; made by ``make_dataset``.
+
+    Attributes:
+        batch_size: records per batch of this process.
+        steps_per_epoch: batches in one epoch.
+        num_records: records in all sources.
+        fingerprint: of all sources; goes beside checkpoints.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[_Source],
+        transform: Transform,
+        record_order: order.Order,
+        *,
+        batch_size: int,
+        process_index: int,
+        process_count: int,
+        num_epochs: int | None,
+        drop_remainder: bool,
+        num_threads: int | None,
+    ):
+        self._sources = tuple(sources)
+        self._transform = transform
+        self._order = record_order
+        self._process_index = process_index
+        self._process_count = process_count
+        self._num_epochs = num_epochs
+        self._num_threads = num_threads
+        self.batch_size = batch_size
+        self.num_records = sum(len(s.split) for s in self._sources)
+        self.fingerprint = "+".join(s.directory.fingerprint for s in self._sources)
+        length, together = record_order.epoch_length, batch_size * process_count
+        self.steps_per_epoch = length // together
+        if not drop_remainder:
+            self.steps_per_epoch = -(-length // together)
+        if not self.steps_per_epoch:
+            raise RecordError(
+                f"expected at least one batch of {together} records (batch_size "
+                f"{batch_size} x {process_count} processes), found {length}"
+            )
+        self._step = 0
+        self._batches: Iterator | None = None
+
+    def __next__(self) -> Batch:
+        if self._batches is None:
+            self._batches = iter(self._dataset(self._step).as_numpy_iterator())
+        try:
+            batch = next(self._batches)
+        except tf.errors.OpError as error:
+            raise self._explained(error) from error
+        self._step += 1
+        return batch
+
+    def state(self, unused: int = 0) -> dict[str, Any]:
+        """The position, as a small JSON-able dict.
+
+        Args:
+            unused: batches that were taken from the iterator but will be wanted again,
+                such as those waiting in a prefetch queue.
+
+        Returns:
+            What ``restore`` takes.
+        """
+        epoch, step = divmod(self._step - unused, self.steps_per_epoch)
+        return {"epoch": epoch, "step": step, **self._identity()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue after the batch at which ``state`` was taken.
+
+        Args:
+            state: from ``state``, in this or another process.
+
+        Raises:
+            ValueError: the state belongs to other records, another seed or another
+                batch size; naming both.
+        """
+        for key, expected in self._identity().items():
+            if state.get(key) != expected:
+                raise ValueError(
+                    f"data position: {key}: expected {expected!r}, "
+                    f"found {state.get(key)!r}"
+                )
+        self._step = state["epoch"] * self.steps_per_epoch + state["step"]
+        self.close()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "version": STATE_VERSION,
+            "seed": self._order.seed,
+            "global_batch_size": self.batch_size * self._process_count,
+            "steps_per_epoch": self.steps_per_epoch,
+            "fingerprint": self.fingerprint,
+        }
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the next batch."""
+        return self._step // self.steps_per_epoch
+
+    def sample_ids(self, sample_index: Sequence[int]) -> list[str]:
+        """Names of records, in the order asked for.
+
+        Args:
+            sample_index: as in a batch: place in the sources laid end to end.
+
+        Returns:
+            ``sample_id`` of each.
+        """
+        names = []
+        for index in sample_index:
+            source, record = self._locate(int(index))
+            split, spec = self._sources[source].split, self._sources[source].directory
+            data = next(records.read_serialized(split, [record]))
+            names.append(schema.decode(data, spec.spec)["sample_id"])
+        return names
+
+    def close(self) -> None:
+        """Let go of the running pipeline; the next batch starts it again."""
+        self._batches = None
+
+    def _locate(self, place: int) -> tuple[int, int]:
+        starts = np.cumsum([0, *self._order.sizes])
+        source = int(np.searchsorted(starts, place, side="right")) - 1
+        return source, place - int(starts[source])
+
+    def _places(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """Epoch, places in it and validity of one batch of this process."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        first = (step * self._process_count + self._process_index) * self.batch_size
+        places = first + np.arange(self.batch_size)
+        valid = places < self._order.epoch_length
+        return epoch, np.where(valid, places, 0), valid
+
+    def _plan(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What to read for a batch and the random numbers of each record."""
+        epoch, places, valid = self._places(int(step))
+        record = self._order.epoch(epoch)[places]
+        starts = np.cumsum([0, *self._order.sizes])
+        source = np.searchsorted(starts, record, side="right") - 1
+        return (
+            record.astype(np.int32),
+            source.astype(np.int32),
+            self._file[record],
+            self._offset[record],
+            order.uniforms(
+                self._order.keys(epoch, places), self._transform.num_uniforms
+            ),
+            valid.astype(np.float32),
+        )
+
+    def _explained(self, error: tf.errors.OpError) -> Exception:
+        """The damaged record behind an error of TensorFlow, if that is the cause."""
+        for step in range(self._step, self._step + 1):
+            epoch, places, _ = self._places(step)
+            for place in self._order.epoch(epoch)[places]:
+                source, record = self._locate(int(place))
+                try:
+                    split = self._sources[source].split
+                    data = next(records.read_serialized(split, [record]))
+                except RecordError as damage:
+                    return damage
+                try:
+                    spec = self._sources[source].directory.spec
+                    schema.validate(
+                        schema.decode(data, spec), spec, split.describe(record)
+                    )
+                except (RecordError, OSError) as damage:
+                    return RecordError(str(damage))
+        return error
+
+    @property
+    def _files(self) -> list[str]:
+        return [name for s in self._sources for name in s.split.shards]
+
+    def _index_files(self) -> None:
+        counts = np.cumsum([0] + [len(s.split.shards) for s in self._sources])
+        shards = [
+            s.split.shard + first
+            for s, first in zip(self._sources, counts[:-1], strict=True)
+        ]
+        self._file = np.concatenate(shards).astype(np.int32)
+        self._offset = np.concatenate([s.split.offset for s in self._sources])
+
+    def _dataset(self, first_step: int) -> tf.data.Dataset:
+        self._index_files()
+        last = 2**62
+        if self._num_epochs is not None:
+            last = self._num_epochs * self.steps_per_epoch
+        steps = tf.data.Dataset.range(first_step, max(last, first_step))
+        plans = steps.map(self._planned)
+        files = tf.constant(self._files)
+        # Records are read inside a mapped function: TensorFlow cannot rebuild a
+        # top-level dataset that has byte offsets.
+        serialized = plans.unbatch().interleave(
+            lambda plan: records.record_at(tf.gather(files, plan["file"]), plan["at"]),
+            cycle_length=4,
+            num_parallel_calls=4,
+            deterministic=True,
+        )
+        serialized = serialized.batch(self.batch_size, drop_remainder=True)
+        batches = tf.data.Dataset.zip(plans, serialized)
+        parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        batches = batches.map(self._labels, num_parallel_calls=2, deterministic=True)
+        batches = batches.unbatch().map(self._image, **parallel)
+        batches = batches.batch(self.batch_size, drop_remainder=True)
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = True
+        if self._num_threads is not None:
+            options.threading.private_threadpool_size = self._num_threads
+        return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+    def _planned(self, step) -> dict:
+        names = ("sample_index", "source", "file", "at", "uniforms", "valid")
+        kinds = (tf.int32, tf.int32, tf.int32, tf.int64, tf.float32, tf.float32)
+        values = tf.numpy_function(self._plan, [step], kinds, stateful=False)
+        plan = dict(zip(names, values, strict=True))
+        for name, value in plan.items():
+            tail = [self._transform.num_uniforms] if name == "uniforms" else []
+            value.set_shape([self.batch_size, *tail])
+        return plan
+
+    def _labels(self, plan: dict, serialized) -> tuple[dict, dict]:
+        fields = self._transform.fields
+        spec = self._sources[0].directory.spec
+        parsed = schema.parse_batch(serialized, fields, spec)
+        index = tf.constant(np.stack([s.joint_index for s in self._sources]))
+        present = tf.constant(np.stack([s.joint_present for s in self._sources]))
+        index, present = (tf.gather(t, plan["source"]) for t in (index, present))
+        for name in fields:
+            if "joints" in schema.FIELD_BY_NAME[name].shape:
+                joints = _mapped_joints(parsed[name], index, present)
+                parsed[name] = joints
+        for name in DEFAULT_TRAITS:
+            values = tf.constant([float(s.traits[name]) for s in self._sources])
+            parsed[name] = tf.gather(values, plan["source"])
+        labels, pixels = self._transform.labels(parsed, plan["uniforms"])
+        labels["valid"] = plan["valid"]
+        labels["sample_index"] = plan["sample_index"]
+        for name, value in labels.items():
+            if name.endswith("_weight") or name == "has_smpl":
+                shape = [-1] + [1] * (len(value.shape) - 1)
+                labels[name] = value * tf.reshape(plan["valid"], shape)
+        return labels, pixels
+
+    def _image(self, labels: dict, pixels: dict) -> dict:
+        return {"image": self._transform.image(pixels), **labels}
+
+
+def _mapped_joints(joints, index, present):
+    """Joints [B, J, C] in the transform's set; the last column is 0 where absent."""
+    # A batch in which every record's list is empty has no joints to choose from.
+    joints = tf.pad(joints, [[0, 0], [0, 1], [0, 0]])
+    joints = tf.gather(joints, index, axis=1, batch_dims=1)
+    return joints * present[..., None]
+
+
+def _hide_accelerators() -> None:
+    """Keep TensorFlow from taking the memory of the GPUs that JAX computes on."""
+    # It cannot be changed any more where TensorFlow has been used already.
+    with contextlib.suppress(RuntimeError, ValueError):
+        tf.config.set_visible_devices([], "GPU")
+
+
+def make_dataset(
+    sources: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    split: str,
+    batch_size: int,
+    transform: Transform,
+    seed: int = 0,
+    shuffle: bool = False,
+    weights: Sequence[float] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_epochs: int | None = None,
+    drop_remainder: bool | None = None,
+    num_threads: int | None = None,
+) -> RecordIterator:
+    """Open records and iterate over transformed batches.
+
+    Args:
+        sources: one directory of records or several, as ``builders.base.build``
+            returned them.
+        split: name of the split to read of each.
+        batch_size: records per batch of this process.
+        transform: labels and pixels, such as ``transforms.ikol.IkolTransform``.
+        seed: of order and augmentation.
+        shuffle: a new order in each epoch.
+        weights: mixture: probability of each source; an epoch is then as long as the
+            largest source. Without, an epoch is every record once.
+        process_index: of this process among those that share the records.
+        process_count: number of them; together they read each batch's records once.
+        num_epochs: None goes on for ever.
+        drop_remainder: leave out the incomplete last batch of an epoch; otherwise it is
+            filled up with records whose ``valid`` and weights are 0. By default as
+            ``shuffle``.
+        num_threads: of tf.data; by default as many as there are cores.
+
+    Returns:
+        The iterator; ``state`` and ``restore`` move it.
+
+    Raises:
+        RecordError: a directory, split, shard, schema version or fingerprint that is
+            not as expected, or fewer records than one batch.
+    """
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"expected process_index in 0..{process_count - 1}, found {process_index}"
+        )
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size >= 1, found {batch_size}")
+    _hide_accelerators()
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    opened = [_open_source(path, split, transform.joint_set) for path in sources]
+    record_order = order.Order(
+        tuple(len(s.split) for s in opened),
+        seed,
+        shuffle,
+        None if weights is None else tuple(weights),
+    )
+    return RecordIterator(
+        opened,
+        transform,
+        record_order,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+        num_epochs=num_epochs,
+        drop_remainder=shuffle if drop_remainder is None else drop_remainder,
+        num_threads=num_threads,
+    )

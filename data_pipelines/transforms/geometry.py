@@ -1,0 +1,275 @@
+"""Boxes, crops, mirror images and rotations of labels, batched, in TensorFlow.
+
+Every function takes leading batch axes, works eagerly and in graphs, and keeps the
+type of its floats. Pixel coordinates put (0, 0) at the centre of the first pixel. Boxes
+named ``xyxy`` are corners. Flip permutations come from ``hmr_jax.body.joint_sets``.
+"""
+
+import tensorflow as tf
+
+
+def clip_box(box_xywh, width, height):
+    """Corners of a box, inside the image.
+
+    Args:
+        box_xywh: [..., 4] px, left, top, width, height.
+        width: [...] px, of the image.
+        height: [...] px.
+
+    Returns:
+        [..., 4] px: left, top, right, bottom; the last pixel counts, so that a box of
+        width 1 has equal left and right.
+
+    Source: specs/ikol.md, section 14.1.
+    """
+    x, y, w, h = tf.unstack(box_xywh, axis=-1)
+    zero = tf.zeros_like(x)
+    right = tf.minimum(width - 1, x + tf.maximum(zero, w - 1))
+    bottom = tf.minimum(height - 1, y + tf.maximum(zero, h - 1))
+    left = tf.clip_by_value(x, zero, tf.maximum(right, zero))
+    top = tf.clip_by_value(y, zero, tf.maximum(bottom, zero))
+    right, bottom = tf.maximum(right, left), tf.maximum(bottom, top)
+    return tf.stack([left, top, right, bottom], axis=-1)
+
+
+def square_crop(box_xyxy, padding):
+    """Centre and side of the square around a box.
+
+    Args:
+        box_xyxy: [..., 4] px.
+        padding: [...] or scalar; side of the square over the longer side of the box.
+
+    Returns:
+        centre [..., 2] px and side [...] px (at least 1).
+    """
+    low, high = box_xyxy[..., :2], box_xyxy[..., 2:]
+    longest = tf.reduce_max(high - low, axis=-1)
+    return (low + high) / 2, tf.maximum(longest * padding, tf.ones_like(longest))
+
+
+def crop_affine(centre, side, rotation_rad, size_px):
+    """Image pixel to crop pixel.
+
+    Args:
+        centre: [..., 2] px, of the square in the image.
+        side: [...] px.
+        rotation_rad: [...]; by which the square is turned in the image, so that the
+            content turns the other way.
+        size_px: side of the crop.
+
+    Returns:
+        [..., 2, 3]: p -> size/side R(-rotation) (p - centre) + size/2.
+
+    Source: specs/ikol.md, section 14.1.
+    """
+    scale = size_px / side
+    cos, sin = scale * tf.cos(rotation_rad), scale * tf.sin(rotation_rad)
+    x, y = centre[..., 0], centre[..., 1]
+    half = size_px / 2
+    first = tf.stack([cos, sin, half - cos * x - sin * y], axis=-1)
+    second = tf.stack([-sin, cos, half + sin * x - cos * y], axis=-1)
+    return tf.stack([first, second], axis=-2)
+
+
+def invert_affine(affine):
+    """Inverse of 2D affine maps [..., 2, 3]."""
+    a, b, tx = tf.unstack(affine[..., 0, :], axis=-1)
+    c, d, ty = tf.unstack(affine[..., 1, :], axis=-1)
+    determinant = a * d - b * c
+    first = tf.stack([d, -b, b * ty - d * tx], axis=-1)
+    second = tf.stack([-c, a, c * tx - a * ty], axis=-1)
+    return tf.stack([first, second], axis=-2) / determinant[..., None, None]
+
+
+def apply_affine(affine, points):
+    """Map 2D points.
+
+    Args:
+        affine: [..., 2, 3].
+        points: [..., N, 2].
+
+    Returns:
+        [..., N, 2].
+    """
+    x, y = points[..., :1], points[..., 1:]
+    a = affine[..., None, :, :]
+    return x * a[..., 0] + y * a[..., 1] + a[..., 2]
+
+
+def project(points_cam_m, intrinsics):
+    """Perspective projection.
+
+    Args:
+        points_cam_m: [..., N, 3] metres, before the camera.
+        intrinsics: [..., 3, 3] px.
+
+    Returns:
+        [..., N, 2] px; finite (but wrong) at depths of a centimetre and less.
+    """
+    depth = points_cam_m[..., 2:]
+    safe = tf.where(depth > 0.01, depth, tf.ones_like(depth))
+    x, y = points_cam_m[..., :1] / safe, points_cam_m[..., 1:2] / safe
+    k = intrinsics[..., None, :2, :]
+    return x * k[..., 0] + y * k[..., 1] + k[..., 2]
+
+
+def invert_intrinsics(intrinsics):
+    """Inverse of pinhole matrices [..., 3, 3] in closed form."""
+    fx, skew, cx = tf.unstack(intrinsics[..., 0, :], axis=-1)
+    fy, cy = intrinsics[..., 1, 1], intrinsics[..., 1, 2]
+    zero, one = tf.zeros_like(fx), tf.ones_like(fx)
+    first = [one / fx, -skew / (fx * fy), (skew * cy - cx * fy) / (fx * fy)]
+    rows = [first, [zero, one / fy, -cy / fy], [zero, zero, one]]
+    return tf.stack([tf.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def flip_points_px(points, visible, width, permutation):
+    """Points of the mirrored image; those that are not visible become 0.
+
+    Args:
+        points: [..., J, C] px, x first.
+        visible: [..., J], positive where the point counts.
+        width: [...] px.
+        permutation: J indices of mirror images.
+
+    Returns:
+        points [..., J, C].
+    """
+    keep = tf.cast(visible > 0, points.dtype)[..., None]
+    x = width[..., None, None] - 1 - points[..., :1]
+    flipped = tf.concat([x, points[..., 1:]], axis=-1) * keep
+    return tf.gather(flipped, permutation, axis=-2)
+
+
+def flip_points_cam(points, permutation):
+    """3D points in the mirrored camera.
+
+    Args:
+        points: [..., J, C], x first; further columns (validity) move along.
+        permutation: J indices of mirror images.
+
+    Returns:
+        [..., J, C].
+    """
+    flipped = tf.concat([-points[..., :1], points[..., 1:]], axis=-1)
+    return tf.gather(flipped, permutation, axis=-2)
+
+
+def flip_axis_angle(pose, permutation):
+    """Rotations of the mirrored body.
+
+    Args:
+        pose: [..., J, 3] rad, axis-angle.
+        permutation: J indices of mirror images.
+
+    Returns:
+        [..., J, 3] rad.
+    """
+    flipped = tf.concat([pose[..., :1], -pose[..., 1:]], axis=-1)
+    return tf.gather(flipped, permutation, axis=-2)
+
+
+def flip_twist(cos_sin, weight, permutation):
+    """Twists of the mirrored body.
+
+    Args:
+        cos_sin: [..., J - 1, 2] of joints 1, 2, ...
+        weight: [..., J - 1] or [..., J - 1, 2].
+        permutation: J indices of mirror images, the root first.
+
+    Returns:
+        cos_sin and weight of the same shapes.
+    """
+    order = [joint - 1 for joint in permutation[1:]]
+    flipped = tf.concat([cos_sin[..., :1], -cos_sin[..., 1:]], axis=-1)
+    axis = len(cos_sin.shape) - 2
+    return tf.gather(flipped, order, axis=axis), tf.gather(weight, order, axis=axis)
+
+
+def flip_intrinsics(intrinsics, width):
+    """The camera that sees the mirrored world as the mirrored image.
+
+    Args:
+        intrinsics: [..., 3, 3] px.
+        width: [...] px.
+
+    Returns:
+        [..., 3, 3] px: principal point at width - 1 - cx, skew negated.
+    """
+    first, rest = intrinsics[..., 0, :], intrinsics[..., 1:, :]
+    fx, skew, cx = tf.unstack(first, axis=-1)
+    first = tf.stack([fx, -skew, width - 1 - cx], axis=-1)
+    return tf.concat([first[..., None, :], rest], axis=-2)
+
+
+def axis_angle_to_quaternion(pose):
+    """Quaternions (cos(a/2), v sin(a/2)/a), w < 0 where a > pi.
+
+    Args:
+        pose: [..., 3] rad.
+
+    Returns:
+        [..., 4] wxyz.
+    """
+    angle = tf.norm(pose, axis=-1, keepdims=True)
+    small = angle < 1e-6
+    safe = tf.where(small, tf.ones_like(angle), angle)
+    factor = tf.where(small, 0.5 * tf.ones_like(angle), tf.sin(safe / 2) / safe)
+    return tf.concat([tf.cos(angle / 2), pose * factor], axis=-1)
+
+
+def quaternion_to_axis_angle(quaternion):
+    """Axis-angle vectors of length pi at most.
+
+    Args:
+        quaternion: [..., 4] wxyz, of unit length.
+
+    Returns:
+        [..., 3] rad.
+    """
+    quaternion = positive_quaternion(quaternion)
+    w, v = quaternion[..., :1], quaternion[..., 1:]
+    sine = tf.norm(v, axis=-1, keepdims=True)
+    small = sine < 1e-6
+    safe = tf.where(small, tf.ones_like(sine), sine)
+    return v * tf.where(small, 2 / w, 2 * tf.atan2(safe, w) / safe)
+
+
+def positive_quaternion(quaternion):
+    """The quaternion of the same rotation with w >= 0; [..., 4] wxyz."""
+    return tf.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+
+
+def quaternion_by_trace(pose):
+    """Quaternions as read from the rotation matrix by its trace alone.
+
+    Args:
+        pose: [..., 3] rad, axis-angle.
+
+    Returns:
+        [..., 4] wxyz: w = sqrt(max(trace + 1, 1e-8)) / 2 >= 0, the rest the
+        antisymmetric part over 4 w; wrong in the neighbourhood of half turns.
+
+    Source: specs/ikol.md, section 12 (HybrIK's loader).
+    """
+    angle = tf.norm(pose, axis=-1, keepdims=True)
+    safe = tf.where(angle < 1e-6, tf.ones_like(angle), angle)
+    # Of a rotation: trace + 1 = 2 + 2 cos(angle), antisymmetric part 2 sin(angle) axis.
+    sine = tf.where(angle < 1e-6, tf.ones_like(angle), tf.sin(safe) / safe)
+    w = tf.sqrt(tf.maximum(2 + 2 * tf.cos(angle), 1e-8)) / 2
+    return tf.concat([w, 2 * sine * pose / (4 * w)], axis=-1)
+
+
+def rotate_about_z(quaternion, angle_rad):
+    """R_z(angle) times a rotation.
+
+    Args:
+        quaternion: [..., 4] wxyz.
+        angle_rad: [...].
+
+    Returns:
+        [..., 4] wxyz.
+    """
+    w, x, y, z = tf.unstack(quaternion, axis=-1)
+    c, s = tf.cos(angle_rad / 2), tf.sin(angle_rad / 2)
+    return tf.stack([c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w], -1)
