@@ -1,0 +1,169 @@
+"""Retarget the DeepMimic clips to the open body and pack them as an asset.
+
+    pip download --no-deps pybullet && unzip pybullet*.whl -d pybullet
+    python scripts/build_motion.py --motions pybullet/pybullet_data/data/motions \
+        --out hmr_jax/synthetic/assets/motion.npz
+
+The mocap gives the direction and the twist of every bone; the open body gives the
+lengths. Chest and neck turns are shared among the joints of spine and neck, the collars
+follow the arms a little, wrists and toes stay straight.
+"""
+
+import argparse
+import pathlib
+
+import deepmimic
+import numpy as np
+import rigging
+
+from hmr_jax.body.joint_sets import SMPL_PARENTS
+from hmr_jax.body.open_assets import open_body_arrays
+
+FPS = 30.0
+COLLAR_SHARE = 0.15
+DROPPED = {"laikago_walk": "a four-legged robot"}
+TEST = ("dance_a", "getup_facedown", "jump", "kick", "run")
+PROVENANCE = (
+    "Retargeted by scripts/build_motion.py of hmr_jax from the humanoid clips in "
+    "pybullet_data/data/motions of the PyPI package pybullet 3.2.7 (zlib licence, Erwin "
+    "Coumans and contributors), which are the reference motions of DeepMimic (Peng et "
+    "al., SIGGRAPH 2018). Altered: other skeleton, 30 frames per second."
+)
+
+
+def rotation_vector(rotmats: np.ndarray) -> np.ndarray:
+    """Axis-angle [..., 3] of rotations [..., 3, 3], angles in [0, pi]."""
+    # The eigenvector of the largest eigenvalue of Davenport's matrix is the quaternion:
+    # accurate at every angle.
+    r = rotmats
+    diagonal = [r[..., i, i] for i in range(3)]
+    trace = sum(diagonal)
+    k = np.empty((*r.shape[:-2], 4, 4))
+    k[..., 0, 0] = trace
+    vector = (
+        r[..., 2, 1] - r[..., 1, 2],
+        r[..., 0, 2] - r[..., 2, 0],
+        r[..., 1, 0] - r[..., 0, 1],
+    )
+    for i in range(3):
+        k[..., 0, i + 1] = k[..., i + 1, 0] = vector[i]
+        for j in range(3):
+            k[..., i + 1, j + 1] = r[..., i, j] + r[..., j, i] - (i == j) * trace
+    quaternion = np.linalg.eigh(k)[1][..., -1]
+    quaternion = quaternion * np.where(quaternion[..., :1] < 0, -1.0, 1.0)
+    axis = quaternion[..., 1:]
+    length = np.linalg.norm(axis, axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(length, quaternion[..., :1])
+    return axis / np.maximum(length, 1e-12) * angle
+
+
+def fraction(rotmats: np.ndarray, share: float) -> np.ndarray:
+    """The given share of rotations [..., 3, 3]."""
+    vector = rotation_vector(rotmats)
+    angle = np.linalg.norm(vector, axis=-1)
+    safe = np.where(angle[..., None] > 1e-9, vector, [1.0, 0.0, 0.0])
+    return rigging.axis_rotation(safe, share * angle)
+
+
+def body_rotations(clip: deepmimic.HumanoidClip, rest_m: np.ndarray) -> np.ndarray:
+    """Rotations of the world [T, 24, 3, 3] of the open body's bones, from rest."""
+    g = clip.rotmats
+    out = np.tile(np.eye(3), (len(clip.root_m), 24, 1, 1))
+    out[:, 0] = g["root"]
+    third = fraction(clip.local["chest"], 1 / 3)
+    out[:, 3] = g["root"] @ third
+    out[:, 6] = out[:, 3] @ third
+    out[:, 9] = g["chest"]
+    out[:, 12] = g["chest"] @ fraction(clip.local["neck"], 0.5)
+    out[:, 15] = g["neck"]
+    down = np.array([0.0, -1.0, 0.0])
+    for side, first, sign in (("left", 0, 1.0), ("right", 1, -1.0)):
+        hip, knee, ankle, toe = 1 + first, 4 + first, 7 + first, 10 + first
+        thigh, shin = rest_m[knee] - rest_m[hip], rest_m[ankle] - rest_m[knee]
+        out[:, hip] = g[f"{side}_hip"] @ rigging.minimal_rotation(thigh, down)
+        out[:, knee] = g[f"{side}_knee"] @ rigging.minimal_rotation(shin, down)
+        out[:, ankle] = out[:, toe] = g[f"{side}_ankle"]
+        collar, upper = 13 + first, 16 + first
+        hang = rigging.axis_rotation(np.array([0.0, 0.0, 1.0]), -sign * np.pi / 2)
+        arm = clip.local[f"{side}_shoulder"] @ down
+        lift = rigging.minimal_rotation(np.array([sign, 0.0, 0.0]), arm)
+        out[:, collar] = g["chest"] @ fraction(lift, COLLAR_SHARE)
+        out[:, upper] = g[f"{side}_shoulder"] @ hang
+        for joint in (18, 20, 22):
+            out[:, joint + first] = g[f"{side}_elbow"] @ hang
+    return out
+
+
+def to_local(global_rotmats: np.ndarray) -> np.ndarray:
+    """Rotations relative to the parent [T, 24, 3, 3]."""
+    out = global_rotmats.copy()
+    for joint, parent in enumerate(SMPL_PARENTS):
+        if parent >= 0:
+            out[:, joint] = (
+                np.swapaxes(global_rotmats[:, parent], -1, -2)
+                @ global_rotmats[:, joint]
+            )
+    return out
+
+
+def floor_height(body, rest_m, global_rotmats, root_m) -> float:
+    """Height of the floor under a clip: the 10 % quantile of its lowest foot vertices.
+
+    Only feet count: hands reach below the floor at times, since the humanoid of the
+    clips has none.
+    """
+    pick = np.flatnonzero(body["weights"][:, [7, 8, 10, 11]].sum(1) > 0.5)
+    lowest = []
+    for rotmats, root in zip(global_rotmats, root_m, strict=True):
+        posed = rigging.pose_heads(rest_m, SMPL_PARENTS, rotmats)
+        vertices = rigging.skin(
+            body["v_template"][pick], rest_m, posed, rotmats, body["weights"][pick]
+        )
+        lowest.append(vertices[:, 1].min() + root[1])
+    return float(np.quantile(lowest, 0.1))
+
+
+def retarget(path: pathlib.Path, body: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Axis-angle poses [T, 24, 3] and root translations [T, 3] of one clip."""
+    rest = body["J_regressor"] @ body["v_template"]
+    clip = deepmimic.read_clip(path, FPS)
+    rotmats = body_rotations(clip, rest)
+    leg = np.linalg.norm(rest[4] - rest[1]) + np.linalg.norm(rest[7] - rest[4])
+    root = clip.root_m * leg / deepmimic.LEG_M
+    root[:, 1] -= floor_height(body, rest, rotmats, root)
+    return rotation_vector(to_local(rotmats)), root
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--motions", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    body = open_body_arrays()
+    names, poses, roots = [], [], []
+    for path in sorted(args.motions.rglob("*.txt")):
+        if path.stem in DROPPED:
+            print(f"drop {path.stem}: {DROPPED[path.stem]}")
+            continue
+        names.append(path.stem.removeprefix("humanoid3d_").replace("0walk", "walk"))
+        pose, root = retarget(path, body)
+        poses.append(pose.astype(np.float32))
+        roots.append(root.astype(np.float32))
+        print(f"{names[-1]:16s} {len(pose):4d} frames")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            names=np.array(names),
+            splits=np.array(["test" if n in TEST else "train" for n in names]),
+            lengths=np.array([len(p) for p in poses], np.int32),
+            poses_aa=np.concatenate(poses),
+            root_m=np.concatenate(roots),
+            fps=np.float32(FPS),
+            provenance=np.array(PROVENANCE),
+        )
+    print(f"{sum(map(len, poses))} frames, {args.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
