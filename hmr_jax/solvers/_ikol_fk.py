@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hmr_jax.geometry import rotations, safe
+from hmr_jax.solvers import _ikol_frames
 from hmr_jax.solvers.types import LEAF_JOINTS
 
 NUM_ANGLES = 18
@@ -86,6 +87,21 @@ def ordered_bones(joints: Float[Array, "24 3"]) -> Float[Array, "23 3"]:
     return joints[children] - joints[parents]
 
 
+def inner_bones(bones: Float[Array, "23 3"]) -> Float[Array, "18 3"]:
+    """Out of all bones, the one that ends at each inner joint."""
+    return bones[np.array([_BONE_ORDER.index(j) for j in INNER_JOINTS])]
+
+
+def inner_targets(joints: Float[Array, "24 3"]) -> Float[Array, "18 3"]:
+    """Out of all joints, the designated child of each inner joint."""
+    return joints[np.array(_AIMED)]
+
+
+def inner_twists(twists: Float[Array, "23 2"]) -> Float[Array, "18 2"]:
+    """Out of the twists of joints 1 to 23, those of the inner joints."""
+    return twists[np.array(INNER_JOINTS) - 1]
+
+
 def to_slots(per_joint: Float[Array, "18 *rest"]) -> Float[Array, "7 3 *rest"]:
     """Values of the inner joints by level; the unused slots of levels 4 to 6 get 0."""
     rest = per_joint.shape[1:]
@@ -102,7 +118,9 @@ def from_slots(per_slot: Float[Array, "7 3 *rest"]) -> Float[Array, "18 *rest"]:
     return jnp.concatenate([full, per_slot[4:, :2].reshape(6, *rest)])
 
 
-def _rows_times(rows: Float[Array, "... n 3"], matrix: Float[Array, "... 3 3"]) -> Array:
+def _rows_times(
+    rows: Float[Array, "... n 3"], matrix: Float[Array, "... 3 3"]
+) -> Array:
     """Row vectors times a matrix, as multiply and sum."""
     return (rows[..., :, :, None] * matrix[..., None, :, :]).sum(-2)
 
@@ -112,14 +130,20 @@ def spine3_bones(bones: Float[Array, "23 3"]) -> Float[Array, "3 3"]:
     return jnp.concatenate([bones[11:12], bones[21:]])
 
 
-def _of_parents(one_hot: Float[Array, "3 3"], values: Float[Array, "3 *rest"]) -> Array:
+def of_parents(one_hot: Float[Array, "3 3"], values: Float[Array, "3 *rest"]) -> Array:
     """The value of each slot's parent, by a 0/1 matrix (its gradient is no scatter)."""
     rest = values.shape[1:]
     flat = values.reshape(3, -1)
     return (one_hot[:, :, None] * flat[None]).sum(1).reshape(3, *rest)
 
 
-def _swing_axis(parent, bones, aims, eps, published=False):
+def swing_axis(
+    parent: Float[Array, "n 3 3"],
+    bones: Float[Array, "n 3"],
+    aims: Float[Array, "n 3"],
+    eps: float,
+    published: bool = False,
+) -> tuple[Float[Array, "n 3"], Float[Array, "n 3"], Float[Array, "n 3"]]:
     """Unnormalised and normalised swing axis, and the aim in the parent frame."""
     aims_in_parent = rotations.matvec3(rotations.transpose(parent), aims)
     axis = jnp.cross(bones, aims_in_parent)
@@ -131,7 +155,8 @@ def _swing_axis(parent, bones, aims, eps, published=False):
     return axis, axis / (length + eps), aims_in_parent
 
 
-def _level_inputs(problem: Problem):
+def level_inputs(problem: Problem) -> tuple[Array, Array, Array, Array]:
+    """Per level: parents, aimed rest bones, target bones and twists of the slots."""
     bones = to_slots(problem.bones_m[3:21])
     one_hot = jnp.asarray(_PARENT_ONE_HOT, bones.dtype)
     return one_hot, bones, to_slots(problem.aim_m), to_slots(problem.twists)
@@ -139,49 +164,8 @@ def _level_inputs(problem: Problem):
 
 def _swing_twist(parent, bones, aims, twists, cos, sin, eps, published=False):
     """Local rotations (swing times twist) of joints with given parents."""
-    _, axis, _ = _swing_axis(parent, bones, aims, eps, published)
+    _, axis, _ = swing_axis(parent, bones, aims, eps, published)
     return rotations.matmul3(rotations.rodrigues(axis, cos, sin), twists)
-
-
-def fit_in_frame(
-    correlation: Float[Array, "3 3"],
-    world_rotmat: Float[Array, "3 3"],
-    frame: Float[Array, "3 3"],
-) -> Float[Array, "3 3"]:
-    """The best rotation seen from a frame that is a rotation only up to the guards.
-
-    The original solves the fit in the parent's frame, which the guards leave some 1e-8
-    off orthonormal. Two Newton steps from the world's solution give that fit and its
-    derivative, without a decomposition inside the iterations.
-
-    Args:
-        correlation: sum of target times rest bone transposed, in the world.
-        world_rotmat: the rotation fitted in the world.
-        frame: the parent's matrix.
-
-    Returns:
-        Rotation in the parent's frame.
-    """
-    to_frame = rotations.transpose(frame)
-    correlation = rotations.matmul3(to_frame, correlation)
-    fit = rotations.matmul3(to_frame, world_rotmat)
-    eye = jnp.eye(3, dtype=fit.dtype)
-    for _ in range(2):
-        gram = rotations.matmul3(rotations.transpose(fit), fit)
-        fit = rotations.matmul3(fit, 1.5 * eye - 0.5 * gram)
-        s = rotations.matmul3(rotations.transpose(fit), correlation)
-        skewed = s - s.T
-        force = jnp.stack([skewed[2, 1], skewed[0, 2], skewed[1, 0]])
-        stiffness = jnp.trace(s) * eye - 0.5 * (s + s.T)
-        cofactors = jnp.cross(stiffness[np.array([1, 2, 0])], stiffness[np.array([2, 0, 1])])
-        turn = safe.divide(
-            rotations.matvec3(cofactors, force), (stiffness[0] * cofactors[0]).sum()
-        )
-        turn = jnp.where((turn * turn).sum() < 1e-4, turn, jnp.zeros_like(turn))
-        half = 0.5 * rotations.skew(turn)
-        step = eye + 2.0 * half + 2.0 * rotations.matmul3(half, half)
-        fit = rotations.matmul3(fit, step)
-    return fit
 
 
 def _fixed_spine3(angles_rad, problem: Problem, eps, published=False):
@@ -203,18 +187,19 @@ def _fixed_spine3(angles_rad, problem: Problem, eps, published=False):
             published,
         )
         above = rotations.matmul3(above, local)
-    local = fit_in_frame(*problem.spine3, above[0])
+    local = _ikol_frames.fit_in_frame(*problem.spine3, above[0])
     if published:
         local = jax.lax.stop_gradient(local)
     return local, rotations.matmul3(above[0], local)
 
 
-def _override(values, fixed, given):
+def override(values: Array, fixed: Array, given: Array) -> Array:
     """``given`` in the slot where ``fixed`` says so."""
     return jnp.where(fixed.reshape(3, *[1] * given.ndim), given[None], values)
 
 
-def _fixed_mask() -> np.ndarray:
+def spine3_mask() -> np.ndarray:
+    """Where spine3 is among the slots, [7, 3]."""
     mask = np.zeros((7, 3), bool)
     mask[SPINE3_SLOT] = True
     return mask
@@ -244,16 +229,16 @@ def swing_rotmats(
 
     def level(above, inputs):
         one_hot, bones, aims, twists, cos, sin, fixed = inputs
-        parent = _of_parents(one_hot, above)
+        parent = of_parents(one_hot, above)
         local = _swing_twist(parent, bones, aims, twists, cos, sin, eps, published)
         here = rotations.matmul3(parent, local)
         if spine3 is not None:
-            local = _override(local, fixed, spine3[0])
-            here = _override(here, fixed, spine3[1])
+            local = override(local, fixed, spine3[0])
+            here = override(here, fixed, spine3[1])
         return here, (local, here)
 
     start = jnp.broadcast_to(problem.root_rotmat, (3, 3, 3))
-    inputs = (*_level_inputs(problem), jnp.cos(angles), jnp.sin(angles), _fixed_mask())
+    inputs = (*level_inputs(problem), jnp.cos(angles), jnp.sin(angles), spine3_mask())
     local, world = jax.lax.scan(level, start, inputs)[1]
     return from_slots(local), from_slots(world)
 
@@ -271,18 +256,18 @@ def closed_form_angles(problem: Problem, eps: float) -> Float[Array, "18"]:
 
     def level(above, inputs):
         one_hot, bones, aims, twists, fixed = inputs
-        parent = _of_parents(one_hot, above)
-        raw, axis, aims_in_parent = _swing_axis(parent, bones, aims, eps)
+        parent = of_parents(one_hot, above)
+        raw, axis, aims_in_parent = swing_axis(parent, bones, aims, eps)
         angles = safe.atan2(safe.norm(raw), (bones * aims_in_parent).sum(-1))
         swing = rotations.rodrigues(axis, jnp.cos(angles), jnp.sin(angles))
         here = rotations.matmul3(parent, rotations.matmul3(swing, twists))
         if problem.spine3 is not None:
-            angles = _override(angles, fixed, jnp.zeros_like(angles[0]))
-            here = _override(here, fixed, problem.spine3[1])
+            angles = override(angles, fixed, jnp.zeros_like(angles[0]))
+            here = override(here, fixed, problem.spine3[1])
         return here, angles
 
     start = jnp.broadcast_to(problem.root_rotmat, (3, 3, 3))
-    inputs = (*_level_inputs(problem), _fixed_mask())
+    inputs = (*level_inputs(problem), spine3_mask())
     return from_slots(jax.lax.scan(level, start, inputs)[1])
 
 
@@ -355,9 +340,9 @@ def jacobian_recursion(
 
     def level(above, inputs):
         one_hot, bones, aims, twists, angle, own_column, fixed = inputs
-        parent = _of_parents(one_hot, above[0])
-        spin_parent = _of_parents(one_hot, above[1])  # [slot, angle, 3]
-        raw, axis, _ = _swing_axis(parent, bones, aims, eps)
+        parent = of_parents(one_hot, above[0])
+        spin_parent = of_parents(one_hot, above[1])  # [slot, angle, 3]
+        raw, axis, _ = swing_axis(parent, bones, aims, eps)
         length = safe.norm(raw, keepdims=True) + eps
         sin, cos = jnp.sin(angle), jnp.cos(angle)
         swing = rotations.rodrigues(axis, cos, sin)
@@ -375,15 +360,15 @@ def jacobian_recursion(
         )
         spin = spin_parent + _rows_times(local_spin, jnp.swapaxes(parent, -1, -2))
         if spine3 is not None:
-            spin = _override(spin, fixed, jnp.zeros_like(spin[0]))
-            here = _override(here, fixed, spine3[1])
+            spin = override(spin, fixed, jnp.zeros_like(spin[0]))
+            here = override(here, fixed, spine3[1])
         return (here, spin), (here, spin)
 
     start = (
         jnp.broadcast_to(problem.root_rotmat, (3, 3, 3)),
         jnp.zeros((3, NUM_ANGLES, 3), dtype),
     )
-    inputs = (*_level_inputs(problem), angles, own, _fixed_mask())
+    inputs = (*level_inputs(problem), angles, own, spine3_mask())
     rotmats, spins = jax.lax.scan(level, start, inputs)[1]
     rotmats, spins = from_slots(rotmats), from_slots(spins)
     bones = _world_bones(rotmats, problem)[3:]

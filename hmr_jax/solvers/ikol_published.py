@@ -6,6 +6,7 @@ Source: IKOL (AAAI 2023), section "GN-Diff"; specs/ikol.md sections 6 to 9.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 
 from hmr_jax.geometry import safe
 from hmr_jax.solvers import _ikol_fk, _ikol_frames
-from hmr_jax.solvers.types import LEAF_JOINTS, IkResult, SolveInfo
+from hmr_jax.solvers.types import IkResult, SolveInfo
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _CHOICES = {
@@ -123,13 +124,14 @@ def ikol_published(
     Note:
         Finite for straight limbs, zero twists and zero bones, with finite gradients;
         near a straight limb gradients are large, since the swing axis is undefined
-        there. Gradients do not pass through 'svd' and 'procrustes'.
+        there. As in the original no gradient reaches the targets through the root; the
+        evaluation modes, which the original cannot differentiate, otherwise have it.
 
     Source: specs/ikol.md sections 6 to 8; the original leaves 15.6 mm mean joint error
         on clean targets, by its five damped steps.
     """
     layer = functools.partial(_layer, options=options)
-    return _over_batch(
+    return over_batch(
         layer, target_joints_m, rest_joints_m, twist_cos_sin, leaf_quaternions
     )
 
@@ -161,7 +163,7 @@ def ikol_published_trace(
         )
         return IkolTrace(problem.root_rotmat, angles, squares)
 
-    return _over_batch(one, target_joints_m, rest_joints_m, twist_cos_sin)
+    return over_batch(one, target_joints_m, rest_joints_m, twist_cos_sin)
 
 
 def make_problem(
@@ -191,15 +193,17 @@ def make_problem(
     if options.root == "two_vector":
         root = _ikol_frames.two_vector_root(bones, aims, eps)
     else:
-        root = _ikol_frames.procrustes_rotation(bones[:3], aims[:3])
+        root = _ikol_frames.fit_rotation(
+            _ikol_frames.correlation(bones[:3], jax.lax.stop_gradient(aims[:3]))
+        )
     spine3 = None
     if options.spine3 == "procrustes":
         sources, targets = map(_ikol_fk.spine3_bones, (bones, aims))
-        correlation = (targets[:, :, None] * sources[:, None, :]).sum(0)
-        spine3 = correlation, _ikol_frames.procrustes_rotation(sources, targets)
+        correlation = _ikol_frames.correlation(sources, targets)
+        spine3 = correlation, _ikol_frames.fit_rotation(correlation)
     twists = _ikol_frames.twist_rotmats(
         bones[3:21],
-        twist_cos_sin[jnp.array(_ikol_fk.INNER_JOINTS) - 1],
+        _ikol_fk.inner_twists(twist_cos_sin),
         eps,
         options.twist_axis_eps,
     )
@@ -335,7 +339,7 @@ def _info(angles, problem, options):
     )
 
 
-def _over_batch(function, *arrays):
+def over_batch(function: Callable, *arrays: Array):
     """Map a single-sample function of matrices over the leading axes they share."""
     for _ in range(arrays[0].ndim - 2):
         function = jax.vmap(function)
