@@ -144,9 +144,9 @@ def _pose_to_matrices(body: BodyModel, pose: Array) -> Array:
 
 def posed_joints(
     body: BodyModel,
-    betas: Float[Array, "*#batch betas"],
+    betas: Float[Array, "... betas"],
     pose: Float[Array, "..."],
-    translation_m: Float[Array, "*#batch 3"] | None = None,
+    translation_m: Float[Array, "... 3"] | None = None,
     *,
     unroll: bool = False,
 ) -> tuple[Array, Array, Array, Array]:
@@ -182,9 +182,9 @@ def posed_joints(
 
 def body_forward(
     body: BodyModel,
-    betas: Float[Array, "*#batch betas"],
+    betas: Float[Array, "... betas"],
     pose: Float[Array, "..."],
-    translation_m: Float[Array, "*#batch 3"] | None = None,
+    translation_m: Float[Array, "... 3"] | None = None,
     *,
     unroll: bool = False,
     forward_mode: bool = False,
