@@ -1,0 +1,116 @@
+"""Conversion by system name, and ImageNet backbones."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hmr_jax.convert import ikol, merge, tables
+from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
+
+SYSTEMS: dict[str, Callable[[Iterable[str]], tables.Table]] = {"ikol": ikol.find_table}
+"""System to the function that finds its table from a checkpoint's names."""
+
+_CLASSIFIER = r"fc\.(weight|bias)"
+
+
+def convert_checkpoint(
+    system: str,
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    template: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Turn a published state dict into our variables, strictly.
+
+    Args:
+        system: a name of ``SYSTEMS``.
+        state_dict: what ``read_torch_checkpoint`` returned.
+        template: variables, or their shapes, of the model to be filled.
+
+    Returns:
+        ``{'params': ..., 'batch_stats': ...}``, float32.
+
+    Raises:
+        ValueError: an unknown system, or names or shapes that do not fit (all listed).
+    """
+    if system not in SYSTEMS:
+        raise ValueError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
+    table = SYSTEMS[system](state_dict)
+    return merge.to_variables(state_dict, table, template=template)
+
+
+def to_torch_state_dict(
+    system: str, variables: Mapping[str, Any], *, depth: int
+) -> dict[str, np.ndarray]:
+    """Our variables under the published names, for use with the original's code.
+
+    Args:
+        system: 'ikol'.
+        variables: ``{'params': ..., 'batch_stats': ...}``.
+        depth: of the ResNet.
+
+    Returns:
+        PyTorch name to array, without the body model's.
+
+    Raises:
+        ValueError: an unknown system, or variables that do not fit.
+    """
+    if system != "ikol":
+        raise ValueError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
+    deconvs = [n for n in variables["params"]["deconv"] if n.startswith("deconv")]
+    return merge.to_state_dict(variables, ikol.ikol_table(depth, len(deconvs)))
+
+
+def load_backbone(
+    path: str | os.PathLike,
+    *,
+    template: Mapping[str, Any] | None = None,
+    key: str | None = None,
+) -> dict[str, Any]:
+    """Read a torchvision ResNet (ImageNet weights, say) as a backbone.
+
+    Args:
+        path: checkpoint with torchvision's names; the classifier is ignored.
+        template: variables, or shapes, of the whole model; its ``backbone`` is checked.
+        key: see ``read_torch_checkpoint``.
+
+    Returns:
+        ``{'params': {'backbone': ...}, 'batch_stats': {'backbone': ...}}``.
+
+    Raises:
+        ValueError: names or shapes that do not fit (all listed).
+    """
+    state_dict = read_torch_checkpoint(path, key=key)
+    depth = tables.find_resnet_depth(state_dict)
+    table = tables.Table(
+        tables.resnet(depth, "", "backbone"),
+        ignored=(_CLASSIFIER, tables.COUNTER_PATTERN),
+    )
+    if template is not None:
+        template = {k: {"backbone": v["backbone"]} for k, v in template.items()}
+    return merge.to_variables(state_dict, table, template=template)
+
+
+def with_backbone(
+    variables: Mapping[str, Any], backbone: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Variables whose backbone is replaced by a loaded one.
+
+    Args:
+        variables: of the whole model.
+        backbone: what ``load_backbone`` returned.
+
+    Raises:
+        ValueError: the two backbones differ in names or shapes.
+    """
+    new, old = merge.flatten(backbone), merge.flatten(variables)
+    inside = {path for path in old if path[1] == "backbone"}
+    wrong = sorted(
+        ".".join(path)
+        for path in inside | set(new)
+        if path not in inside or path not in new or old[path].shape != new[path].shape
+    )
+    if wrong:
+        raise ValueError(f"backbone does not fit the model: {', '.join(wrong)}")
+    return merge.unflatten(old | new)

@@ -1,0 +1,253 @@
+"""Reads PyTorch checkpoints, and safetensors files, without PyTorch."""
+
+import io
+import os
+import pathlib
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from hmr_jax.convert.torch_pickle import LazyTensor, Storage, TorchUnpickler
+
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
+"""Where checkpoints that hold more than a state dict keep it."""
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_PREFIX = "module."
+# What a damaged pickle stream raises; a forbidden name raises ValueError before.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    UnicodeDecodeError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    NotImplementedError,
+)
+
+
+def read_torch_checkpoint(
+    path: str | os.PathLike, *, key: str | None = None
+) -> dict[str, np.ndarray]:
+    """Read the state dict of a checkpoint as numpy arrays.
+
+    Nothing in the file is executed: a restricted unpickler builds containers, numbers
+    and arrays. Optimiser states and other entries are skipped unread.
+
+    Args:
+        path: a file of ``torch.save`` (zip format, or the format before 1.6), or
+            safetensors.
+        key: where a wrapped state dict lies, with dots between levels; found by
+            ``WRAPPER_KEYS`` when omitted.
+
+    Returns:
+        Name to array, without a common ``module.`` prefix. bfloat16 stays bfloat16.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a truncated file, another format, a global that a checkpoint has
+            no use for (named), or no single state dict inside.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path}: no such file")
+    with open(path, "rb") as file:
+        if path.suffix == ".safetensors":
+            return _without_prefix(_read_safetensors(path))
+        try:
+            content = _read_container(file, path)
+            tensors = _select(content, key, path)
+            arrays = {name: _array(value) for name, value in tensors.items()}
+        except _DAMAGE as error:
+            raise ValueError(
+                f"checkpoint {path}: truncated, damaged or not a PyTorch file ({error})"
+            ) from error
+    return _without_prefix(arrays)
+
+
+def _read_container(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
+    magic = file.read(4)
+    file.seek(0)
+    if magic[:2] == b"PK":
+        return _read_zip(file, path)
+    if magic[:1] == b"\x80":
+        return _read_legacy(file, path)
+    if tarfile.is_tarfile(path):
+        raise ValueError(
+            f"checkpoint {path}: the tar format of PyTorch before 0.1.10 is not "
+            "supported; load and save it again with a newer PyTorch"
+        )
+    raise ValueError(
+        f"checkpoint {path}: expected a PyTorch zip or pickle file, or the suffix "
+        f".safetensors; the file starts with {magic!r}"
+    )
+
+
+def _read_zip(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
+    archive = zipfile.ZipFile(file)
+    names = set(archive.namelist())
+    roots = [n.removesuffix("data.pkl") for n in names if n.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise ValueError(
+            f"checkpoint {path}: expected one data.pkl in the archive, found "
+            f"{len(roots)}"
+        )
+    root = roots[0]
+    if f"{root}constants.pkl" in names:
+        raise ValueError(
+            f"checkpoint {path}: a TorchScript archive, expected a state dict"
+        )
+    order = b"little"
+    if f"{root}byteorder" in names:
+        order = archive.read(f"{root}byteorder").strip()
+    storages: dict[str, Storage] = {}
+
+    def storage(pid: tuple) -> Storage:
+        _, kind, name, _, numel = pid[:5]
+        member = f"{root}data/{name}"
+        if member not in names:
+            raise ValueError(f"checkpoint {path}: storage {member} is missing")
+        if name not in storages:
+            storages[name] = Storage(
+                kind.dtype, numel, lambda: archive.read(member), order == b"big"
+            )
+        return storages[name]
+
+    stream = io.BytesIO(archive.read(f"{root}data.pkl"))
+    return TorchUnpickler(stream, storage).load()
+
+
+def _read_legacy(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
+    """Five pickles, then the storages one after the other: a count, then values."""
+    storages: dict[str, Storage] = {}
+
+    def storage(pid: tuple) -> Storage:
+        _, kind, name, _, numel = pid[:5]
+        view = pid[5] if len(pid) > 5 else None
+        if view is not None:
+            raise ValueError(
+                f"checkpoint {path}: storage views (PyTorch before 0.4) are not "
+                "supported; load and save it again with a newer PyTorch"
+            )
+        if name not in storages:
+            storages[name] = Storage(kind.dtype, numel, lambda: b"")
+        return storages[name]
+
+    def load() -> Any:
+        return TorchUnpickler(file, storage).load()
+
+    if load() != _LEGACY_MAGIC:
+        raise ValueError(f"checkpoint {path}: a pickle, but not one of torch.save")
+    protocol = load()
+    if protocol != _LEGACY_PROTOCOL:
+        raise ValueError(
+            f"checkpoint {path}: expected protocol {_LEGACY_PROTOCOL}, got {protocol}"
+        )
+    load()  # sizes of C types on the writing machine; storages are little-endian
+    content = load()
+    for name in load():
+        if name not in storages:
+            raise ValueError(f"checkpoint {path}: unknown storage {name!r}")
+        _fill(storages[name], file, path)
+    return content
+
+
+def _fill(storage: Storage, file: io.BufferedIOBase, path: pathlib.Path) -> None:
+    """Note where a storage's bytes lie, and step over them."""
+    (numel,) = struct.unpack("<q", file.read(8))
+    start, size = file.tell(), numel * storage.dtype.itemsize
+    total = os.fstat(file.fileno()).st_size
+    if numel != storage.numel or start + size > total:
+        raise ValueError(
+            f"checkpoint {path}: truncated or damaged: a storage of {storage.numel} "
+            f"values announces {numel}, and {total - start} bytes are left"
+        )
+
+    def read() -> bytes:
+        file.seek(start)
+        return file.read(size)
+
+    storage.read = read
+    file.seek(start + size)
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"checkpoint {path}: truncated or not a safetensors file ({error})"
+        ) from error
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, (LazyTensor, np.ndarray))
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and all(isinstance(name, str) for name in value)
+        and any(_is_tensor(entry) for entry in value.values())
+    )
+
+
+def _select(content: Any, key: str | None, path: pathlib.Path) -> dict[str, Any]:
+    """The state dict inside whatever the file holds, tensors only."""
+    if key is not None:
+        for part in key.split("."):
+            if not isinstance(content, Mapping) or part not in content:
+                raise ValueError(
+                    f"checkpoint {path}: no entry {key!r}; found {_describe(content)}"
+                )
+            content = content[part]
+    elif not _is_state_dict(content) and isinstance(content, Mapping):
+        found = [k for k in WRAPPER_KEYS if _is_state_dict(content.get(k))]
+        if len(found) != 1:
+            raise ValueError(
+                f"checkpoint {path}: expected a state dict, or one under a name of "
+                f"{list(WRAPPER_KEYS)}; found {_describe(content)}. Name it by key="
+            )
+        content = content[found[0]]
+    if not _is_state_dict(content):
+        raise ValueError(
+            f"checkpoint {path}: expected a dict of tensors, found {_describe(content)}"
+        )
+    numbers = (bool, int, float, np.generic)
+    bad = [
+        k for k, v in content.items() if not (_is_tensor(v) or isinstance(v, numbers))
+    ]
+    if bad:
+        raise ValueError(
+            f"checkpoint {path}: entries that are neither tensors nor numbers: {bad}"
+        )
+    return dict(content)
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dict with {sorted(map(str, content))[:12]}"
+    return f"a {type(content).__name__}"
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.array() if isinstance(value, LazyTensor) else np.asarray(value)
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Drop the prefix that DataParallel gives every name."""
+    if arrays and all(name.startswith(_PREFIX) for name in arrays):
+        return {name.removeprefix(_PREFIX): a for name, a in arrays.items()}
+    return arrays

@@ -1,0 +1,216 @@
+"""The pickled part of a PyTorch file, rebuilt from numpy arrays and nothing else.
+
+Only the names of ``ALLOWED`` are ever looked up; tensors come out as ``LazyTensor``s
+that point into storages, so that a file's optimiser state costs nothing.
+"""
+
+import collections
+import dataclasses
+import io
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from hmr_jax.body.unpickle import RestrictedUnpickler
+
+_DTYPES = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "complex64": np.complex64,
+    "complex128": np.complex128,
+    "int64": np.int64,
+    "int32": np.int32,
+    "int16": np.int16,
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "bool": np.bool_,
+}
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StorageType:
+    """Element type of a storage, as its class name in the file says."""
+
+    dtype: np.dtype
+
+
+@dataclasses.dataclass
+class Storage:
+    """One block of memory, possibly shared by several tensors.
+
+    Attributes:
+        dtype: element type in the file.
+        numel: number of elements.
+        read: gives the block's bytes; called once.
+        big_endian: byte order of those bytes.
+    """
+
+    dtype: np.dtype
+    numel: int
+    read: Callable[[], bytes]
+    big_endian: bool = False
+    _values: np.ndarray | None = None
+
+    def values(self, dtype: np.dtype) -> np.ndarray:
+        """The block as a flat array of ``dtype`` in the machine's byte order.
+
+        Raises:
+            ValueError: the block is shorter than the file says.
+        """
+        if self._values is None:
+            self._values = np.frombuffer(self.read(), np.uint8)
+            expected = self.numel * self.dtype.itemsize
+            if self._values.size < expected:
+                raise ValueError(
+                    f"storage of {self.numel} {self.dtype} values: expected "
+                    f"{expected} bytes, found {self._values.size}"
+                )
+        part = 2 if dtype.kind == "c" else 1
+        usable = self._values.size - self._values.size % dtype.itemsize
+        words = self._values[:usable].view(f"u{dtype.itemsize // part}")
+        if self.big_endian != (sys.byteorder == "big"):
+            words = words.byteswap()
+        return words.view(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyTensor:
+    """A tensor whose bytes have not been read yet."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    def array(self) -> np.ndarray:
+        """Read the values into an array of the tensor's own.
+
+        Raises:
+            ValueError: shape and strides reach outside the storage.
+        """
+        flat = self.storage.values(self.dtype)
+        numbers = (self.offset, *self.shape, *self.strides)
+        plain = all(isinstance(n, int) and n >= 0 for n in numbers)
+        if not plain or len(self.shape) != len(self.strides):
+            raise ValueError(
+                f"tensor of shape {self.shape}: bad strides {self.strides} or offset "
+                f"{self.offset}"
+            )
+        if 0 in self.shape:
+            return np.zeros(self.shape, self.dtype)
+        steps = zip(self.shape, self.strides, strict=True)
+        last = self.offset + sum((n - 1) * step for n, step in steps)
+        if last >= flat.size:
+            raise ValueError(
+                f"tensor of shape {self.shape}: reaches element {last} of a storage "
+                f"with {flat.size}"
+            )
+        strides = tuple(step * self.dtype.itemsize for step in self.strides)
+        view = np.lib.stride_tricks.as_strided(
+            flat[self.offset :], self.shape, strides, writeable=False
+        )
+        return view.copy()
+
+
+def _rebuild_tensor(storage, offset, size, stride, *ignored) -> LazyTensor:
+    del ignored  # requires_grad, backward hooks, metadata
+    return LazyTensor(storage, offset, tuple(size), tuple(stride), storage.dtype)
+
+
+def _rebuild_tensor_v3(storage, offset, size, stride, grad, hooks, dtype, *ignored):
+    del grad, hooks, ignored
+    return LazyTensor(storage, offset, tuple(size), tuple(stride), dtype)
+
+
+def _rebuild_parameter(data, *ignored) -> Any:
+    del ignored  # requires_grad, backward hooks, state
+    return data
+
+
+def _rebuild_from_type(function, kind, args, state) -> Any:
+    del kind, state  # a subclass of tensor and its Python attributes
+    if function not in (_rebuild_tensor, _rebuild_tensor_v3, _rebuild_parameter):
+        raise pickle.UnpicklingError("a tensor rebuilt by something else")
+    return function(*args)
+
+
+def _device(*args) -> str:
+    return ":".join(str(a) for a in args)
+
+
+def _size(values: Sequence[int] = ()) -> tuple[int, ...]:
+    return tuple(values)
+
+
+class _TensorType:
+    """Stands for a tensor class that a file mentions; never instantiated."""
+
+
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "Counter"): collections.Counter,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("torch", "Tensor"): _TensorType,
+    ("torch.nn.parameter", "Parameter"): _TensorType,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _device,
+    **{("torch", name): np.dtype(kind) for name, kind in _DTYPES.items()},
+    **{
+        (module, name): StorageType(np.dtype(_DTYPES[kind]))
+        for name, kind in _STORAGES.items()
+        for module in ("torch", "torch.storage", "torch.cuda")
+    },
+}
+"""Every global a checkpoint may name, besides numpy's arrays and scalars."""
+
+
+class TorchUnpickler(RestrictedUnpickler):
+    """Builds plain containers, numbers and ``LazyTensor``s.
+
+    Attributes:
+        persistent: turns a persistent id (a tuple) into a ``Storage``.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, persistent: Callable[[tuple], Storage]):
+        super().__init__(file, allowed=ALLOWED)
+        self.persistent = persistent
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Resolve a reference to a storage."""
+        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
+            kind = pid[0] if isinstance(pid, tuple) and pid else pid
+            raise ValueError(
+                f"PyTorch checkpoint: expected references to storages, found {kind!r} "
+                "(a file that holds a whole module? save its state_dict)"
+            )
+        if not isinstance(pid[1], StorageType) or not isinstance(pid[4], int):
+            raise ValueError(f"PyTorch checkpoint: bad storage reference {pid!r}")
+        return self.persistent(pid)

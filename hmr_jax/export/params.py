@@ -1,0 +1,219 @@
+"""Parameters out and back: npz and safetensors files with flat dotted names."""
+
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from hmr_jax._version import __version__
+from hmr_jax.files import atomic_write
+
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+"""Floating point types a file may be written in."""
+
+_METADATA = "__metadata__"
+_FORMAT = "hmr_jax.params"
+
+
+def flatten_names(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts as one dict with dotted names (``params.backbone.conv1.kernel``).
+
+    Raises:
+        ValueError: a key holds a dot, or is no string.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in variables.items():
+        if not isinstance(name, str) or "." in name or not name:
+            raise ValueError(f"variables: expected names without dots, got {name!r}")
+        if isinstance(value, Mapping):
+            inner = flatten_names(value)
+            flat.update({f"{name}.{key}": leaf for key, leaf in inner.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def unflatten_names(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of ``flatten_names``."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def save_params(
+    variables: Mapping[str, Any],
+    path: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write variables to a file that is either whole or absent.
+
+    Args:
+        variables: nested dict of arrays.
+        path: ends in ``.npz`` or ``.safetensors``.
+        dtype: 'float32', 'float16' or 'bfloat16' for the floating point arrays; None
+            keeps theirs.
+        metadata: what JSON can hold: ``system``, ``config`` and so on. The package's
+            version is added.
+
+    Raises:
+        ValueError: another suffix or dtype, or a value too large for the dtype.
+    """
+    path = _checked_path(path)
+    arrays = {name: np.asarray(a) for name, a in flatten_names(variables).items()}
+    if dtype is not None:
+        arrays = _cast(arrays, dtype)
+    header = {"format": _FORMAT, "version": __version__, **(metadata or {})}
+    if path.suffix == ".safetensors":
+        arrays = {name: np.array(a, order="C") for name, a in arrays.items()}
+        with atomic_write(path) as temporary:
+            safetensors.numpy.save_file(
+                arrays, temporary, metadata={"hmr_jax": json.dumps(header)}
+            )
+        return
+    # npz knows no bfloat16: its bits travel as uint16 and the header says so.
+    bfloat16 = [n for n, a in arrays.items() if a.dtype == DTYPES["bfloat16"]]
+    for name in bfloat16:
+        arrays[name] = arrays[name].view(np.uint16)
+    text = json.dumps({**header, "bfloat16": bfloat16})
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **{_METADATA: np.array(text)}, **arrays)
+
+
+def load_params(
+    path: str | os.PathLike,
+    *,
+    dtype: str | None = "float32",
+    template: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Read variables that ``save_params`` wrote.
+
+    Args:
+        path: ends in ``.npz`` or ``.safetensors``.
+        dtype: of the floating point arrays; None keeps the file's.
+        template: variables or their shapes; the file must match them exactly.
+
+    Returns:
+        Nested dict of numpy arrays.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file, another suffix, or names or shapes that differ from
+            the template's (all listed).
+    """
+    arrays, _ = _read(path)
+    if dtype is not None:
+        arrays = _cast(arrays, dtype)
+    if template is not None:
+        _check_template(arrays, template, path)
+    return unflatten_names(arrays)
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """The metadata of a file that ``save_params`` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file.
+    """
+    return _read(path)[1]
+
+
+def _checked_path(path: str | os.PathLike) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if path.suffix not in (".npz", ".safetensors"):
+        raise ValueError(
+            f"parameters {path}: expected a name ending in .npz or .safetensors"
+        )
+    return path
+
+
+def _cast(arrays: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {list(DTYPES)}, got {dtype!r}")
+    kind = DTYPES[dtype]
+    out = {}
+    for name, array in arrays.items():
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != kind:
+            with np.errstate(over="ignore"):
+                cast = array.astype(kind)
+            if not np.isfinite(cast).all() and np.isfinite(array).all():
+                raise ValueError(f"{name}: values too large for {dtype}")
+            array = cast
+        out[name] = array
+    return out
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    path = _checked_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"parameters {path}: no such file")
+    read = _read_npz if path.suffix == ".npz" else _read_safetensors
+    damage = (
+        zipfile.BadZipFile,
+        EOFError,
+        KeyError,
+        ValueError,
+        safetensors.SafetensorError,
+    )
+    try:
+        return read(path)
+    except damage as error:
+        raise ValueError(
+            f"parameters {path}: damaged, or not written by this package ({error})"
+        ) from error
+
+
+def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(str(arrays.pop(_METADATA)))
+    for name in header.pop("bfloat16"):
+        arrays[name] = arrays[name].view(DTYPES["bfloat16"])
+    return arrays, header
+
+
+def _read_safetensors(
+    path: pathlib.Path,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with safetensors.safe_open(path, framework="np") as file:
+        header = json.loads((file.metadata() or {})["hmr_jax"])
+    return safetensors.numpy.load_file(path), header
+
+
+def _check_template(arrays, template, path) -> None:
+    expected = {name: tuple(a.shape) for name, a in flatten_names(template).items()}
+    found = {name: a.shape for name, a in arrays.items()}
+    problems = [f"missing {name}" for name in expected if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in expected]
+    problems += [
+        f"{name}: expected {expected[name]}, found {found[name]}"
+        for name in expected
+        if name in found and expected[name] != found[name]
+    ]
+    if problems:
+        raise ValueError(f"parameters {path}: " + "; ".join(problems))
+
+
+def to_device(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The same variables as JAX arrays on the default device."""
+    return jax.tree.map(jnp.asarray, dict(variables))
