@@ -11,6 +11,7 @@ from tests import tolerances
 from tests.conftest import enable_x64
 
 M = 1000.0
+align = jax.jit(pose.align, static_argnames="method")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def numpy_similarity(source, target):
 
 def test_procrustes_alignment_matches_numpy_and_the_original(stored, x64):
     predicted, target = stored["in_pred17_m"], stored["in_gt17_m"]
-    aligned = pose.align(jnp.asarray(predicted), jnp.asarray(target), "procrustes")
+    aligned = align(jnp.asarray(predicted), jnp.asarray(target), "procrustes")
     expected = np.stack(
         [numpy_similarity(p, t) for p, t in zip(predicted, target, strict=True)]
     )
@@ -46,7 +47,7 @@ def test_masked_metrics_match_the_original(stored, method, x64):
     target = jnp.asarray(stored["in_gt17_m"])
     mask = np.asarray(stored["in_mask"])
     # The original fits its alignment to every joint, masked or not.
-    aligned = pose.align(predicted, target, method)
+    aligned = align(predicted, target, method)
     errors = pose.joint_errors(aligned, target)
     mean = Mean.of(errors * M, mask).compute()
     np.testing.assert_allclose(mean, stored[f"mm/mpjpe_{method}"], rtol=1e-6)
@@ -81,7 +82,7 @@ def test_vertex_error_matches_the_original(stored, x64):
 
 def test_shapes_that_would_broadcast_raise(rng):
     joints = jnp.asarray(rng.standard_normal((2, 5, 3)), jnp.float32)
-    with pytest.raises((ValueError, Exception), match="shape|dimension|type-check"):
+    with pytest.raises(Exception, match="(?i)type-check|expected the target's shape"):
         pose.joint_errors(joints, joints[:1])
 
 
@@ -92,7 +93,7 @@ def test_masked_joints_do_not_move_the_alignment(rng):
         predicted[:, 5] = 99.0
         weights = np.ones((4, 6))
         weights[:, 5] = 0.0
-        aligned = pose.align(
+        aligned = align(
             jnp.asarray(predicted),
             jnp.asarray(target),
             "procrustes",
@@ -106,7 +107,7 @@ def test_masked_joints_do_not_move_the_alignment(rng):
 @pytest.mark.parametrize("method", ["scale", "procrustes"])
 def test_alignment_of_collapsed_joints_has_finite_gradients(method):
     zeros = jnp.zeros((2, 5, 3), jnp.float32)
-    gradient = jax.grad(lambda x: pose.align(x, zeros, method).sum())(zeros)
+    gradient = jax.jit(jax.grad(lambda x: pose.align(x, zeros, method).sum()))(zeros)
     assert np.isfinite(gradient).all()
 
 
