@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hmr_jax.body.unpickle import StandIn, resolve
 from hmr_jax.convert.torch_pickle import LazyTensor, Storage, TorchUnpickler
 
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -125,8 +126,12 @@ def _read_zip(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
             )
         return storages[name]
 
-    stream = io.BytesIO(archive.read(f"{root}data.pkl"))
-    return TorchUnpickler(stream, storage).load()
+    stream = _Named(archive.read(f"{root}data.pkl"))
+    return TorchUnpickler(stream, storage, f"checkpoint {path}").load()
+
+
+class _Named(io.BytesIO):
+    name = "data.pkl"
 
 
 def _read_legacy(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
@@ -146,7 +151,7 @@ def _read_legacy(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
         return storages[name]
 
     def load() -> Any:
-        return TorchUnpickler(file, storage).load()
+        return TorchUnpickler(file, storage, f"checkpoint {path}").load()
 
     if load() != _LEGACY_MAGIC:
         raise ValueError(f"checkpoint {path}: a pickle, but not one of torch.save")
@@ -193,7 +198,8 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _is_tensor(value: Any) -> bool:
-    return isinstance(value, (LazyTensor, np.ndarray))
+    # a StandIn is a numpy array or scalar that has not been built yet
+    return isinstance(value, LazyTensor | StandIn)
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -201,6 +207,7 @@ def _is_state_dict(value: Any) -> bool:
         isinstance(value, Mapping)
         and all(isinstance(name, str) for name in value)
         and any(_is_tensor(entry) for entry in value.values())
+        and not any(isinstance(entry, Mapping) for entry in value.values())
     )
 
 
@@ -225,9 +232,11 @@ def _select(content: Any, key: str | None, path: pathlib.Path) -> dict[str, Any]
         raise ValueError(
             f"checkpoint {path}: expected a dict of tensors, found {_describe(content)}"
         )
-    numbers = (bool, int, float, np.generic)
+    numbers = (bool, int, float)
     bad = [
-        k for k, v in content.items() if not (_is_tensor(v) or isinstance(v, numbers))
+        name
+        for name, value in content.items()
+        if not (_is_tensor(value) or isinstance(value, numbers))
     ]
     if bad:
         raise ValueError(
@@ -243,7 +252,9 @@ def _describe(content: Any) -> str:
 
 
 def _array(value: Any) -> np.ndarray:
-    return value.array() if isinstance(value, LazyTensor) else np.asarray(value)
+    if isinstance(value, LazyTensor):
+        return value.array()
+    return np.asarray(resolve(value))
 
 
 def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ that point into storages, so that a file's optimiser state costs nothing.
 
 import collections
 import dataclasses
-import io
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from hmr_jax.body.unpickle import RestrictedUnpickler
+from hmr_jax.body.unpickle import NUMPY_NAMES, Call, RestrictedUnpickler
 
 _DTYPES = {
     "float64": np.float64,
@@ -48,11 +47,18 @@ _STORAGES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class StorageType:
-    """Element type of a storage, as its class name in the file says."""
+class TypeName:
+    """What a pickle gets for a storage class or a dtype: its numpy type, unchangeable.
 
-    dtype: np.dtype
+    Attributes:
+        dtype: of the elements; None for a tensor class.
+    """
+
+    def __init__(self, dtype: np.dtype | None):
+        self.dtype = dtype
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("the pickle tries to change a type")
 
 
 @dataclasses.dataclass
@@ -141,7 +147,7 @@ def _rebuild_tensor(storage, offset, size, stride, *ignored) -> LazyTensor:
 
 def _rebuild_tensor_v3(storage, offset, size, stride, grad, hooks, dtype, *ignored):
     del grad, hooks, ignored
-    return LazyTensor(storage, offset, tuple(size), tuple(stride), dtype)
+    return LazyTensor(storage, offset, tuple(size), tuple(stride), dtype.dtype)
 
 
 def _rebuild_parameter(data, *ignored) -> Any:
@@ -151,7 +157,7 @@ def _rebuild_parameter(data, *ignored) -> Any:
 
 def _rebuild_from_type(function, kind, args, state) -> Any:
     del kind, state  # a subclass of tensor and its Python attributes
-    if function not in (_rebuild_tensor, _rebuild_tensor_v3, _rebuild_parameter):
+    if not isinstance(function, Call):
         raise pickle.UnpicklingError("a tensor rebuilt by something else")
     return function(*args)
 
@@ -164,32 +170,30 @@ def _size(values: Sequence[int] = ()) -> tuple[int, ...]:
     return tuple(values)
 
 
-class _TensorType:
-    """Stands for a tensor class that a file mentions; never instantiated."""
-
-
 ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "Counter"): collections.Counter,
-    ("collections", "defaultdict"): collections.defaultdict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
-    ("torch", "Tensor"): _TensorType,
-    ("torch.nn.parameter", "Parameter"): _TensorType,
-    ("torch", "Size"): _size,
-    ("torch", "device"): _device,
-    **{("torch", name): np.dtype(kind) for name, kind in _DTYPES.items()},
+    **NUMPY_NAMES,
+    # with attributes, unlike a dict: state dicts carry ``_metadata``
+    ("collections", "OrderedDict"): Call(lambda *a: collections.OrderedDict(*a)),
+    ("collections", "Counter"): Call(lambda *a: dict(*a)),
+    ("collections", "defaultdict"): Call(lambda *a: dict(*a[1:])),
+    ("torch._utils", "_rebuild_tensor"): Call(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Call(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Call(_rebuild_tensor_v3),
+    ("torch._utils", "_rebuild_parameter"): Call(_rebuild_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): Call(_rebuild_parameter),
+    ("torch._tensor", "_rebuild_from_type_v2"): Call(_rebuild_from_type),
+    ("torch", "Tensor"): TypeName(None),
+    ("torch.nn.parameter", "Parameter"): TypeName(None),
+    ("torch", "Size"): Call(_size),
+    ("torch", "device"): Call(_device),
+    **{("torch", name): TypeName(np.dtype(kind)) for name, kind in _DTYPES.items()},
     **{
-        (module, name): StorageType(np.dtype(_DTYPES[kind]))
+        (module, name): TypeName(np.dtype(_DTYPES[kind]))
         for name, kind in _STORAGES.items()
         for module in ("torch", "torch.storage", "torch.cuda")
     },
 }
-"""Every global a checkpoint may name, besides numpy's arrays and scalars."""
+"""Every global a checkpoint may name; none of them is imported."""
 
 
 class TorchUnpickler(RestrictedUnpickler):
@@ -199,8 +203,13 @@ class TorchUnpickler(RestrictedUnpickler):
         persistent: turns a persistent id (a tuple) into a ``Storage``.
     """
 
-    def __init__(self, file: io.BufferedIOBase, persistent: Callable[[tuple], Storage]):
-        super().__init__(file, allowed=ALLOWED)
+    def __init__(
+        self,
+        file: Any,
+        persistent: Callable[[tuple], Storage],
+        source: str,
+    ):
+        super().__init__(file, allowed=ALLOWED, source=source)
         self.persistent = persistent
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -208,9 +217,10 @@ class TorchUnpickler(RestrictedUnpickler):
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             kind = pid[0] if isinstance(pid, tuple) and pid else pid
             raise ValueError(
-                f"PyTorch checkpoint: expected references to storages, found {kind!r} "
+                f"{self._source}: expected references to storages, found {kind!r} "
                 "(a file that holds a whole module? save its state_dict)"
             )
-        if not isinstance(pid[1], StorageType) or not isinstance(pid[4], int):
-            raise ValueError(f"PyTorch checkpoint: bad storage reference {pid!r}")
+        typed = isinstance(pid[1], TypeName) and pid[1].dtype is not None
+        if not typed or not isinstance(pid[4], int):
+            raise ValueError(f"{self._source}: bad storage reference {pid!r}")
         return self.persistent(pid)
