@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
@@ -118,8 +119,29 @@ def scored(
         "vertices_cam_m": predictions["pred_vertices_cam_m"],
     }
     if {"pose_aa", "betas", "joints_h36m_cam_m"} <= set(batch):
-        truth = body_forward(body, batch["betas"], batch["pose_aa"]).vertices_m
-        pelvis = regress_joints(body, truth, ikol.REGRESSED_SET)[:, :1]
-        root = batch["joints_h36m_cam_m"][:, :1, :3]
-        out["target_vertices_m"] = truth - pelvis + root
+        out["target_vertices_m"] = target_vertices(
+            batch["pose_aa"], batch["betas"], batch["joints_h36m_cam_m"], body
+        )
     return out
+
+
+def target_vertices(
+    pose_aa: Float[Array, "batch 24 3"],
+    betas: Float[Array, "batch betas"],
+    joints_h36m_cam_m: Float[Array, "batch 17 4"],
+    body: BodyModel,
+) -> Float[Array, "batch verts 3"]:
+    """The labelled mesh, its regressed pelvis laid on the labelled one.
+
+    Args:
+        pose_aa: axis-angle, the root's in the camera frame, radians.
+        betas: shape coefficients.
+        joints_h36m_cam_m: labelled joints and validity.
+        body: the body.
+
+    Returns:
+        Metres, in the frame of the labelled joints.
+    """
+    truth_m = body_forward(body, betas, pose_aa).vertices_m
+    pelvis_m = regress_joints(body, truth_m, ikol.REGRESSED_SET)[:, :1]
+    return truth_m - pelvis_m + joints_h36m_cam_m[:, :1, :3]

@@ -1,0 +1,46 @@
+"""The first run: IKOL on rendered people of the open body, on a laptop's CPU.
+
+    hmr-jax data build synthetic --config=configs/quickstart.py \
+        --out=runs/quickstart/data
+    hmr-jax train --config=configs/quickstart.py --workdir=runs/quickstart
+    hmr-jax eval --config=configs/quickstart.py --workdir=runs/quickstart --baselines
+
+or all of it, export included: ``make quickstart``. Poses come from motion capture; the
+evaluation is on clips that training never saw. Expect minutes on two cores, a falling
+loss, and a PA-MPJPE at least 40 % below those of the untrained network and of the mean
+pose, which stand in the same table.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    config = common.base()
+    config.image_size_px = 128
+    config.model.update(
+        {
+            "depth": 18,
+            "width": 32,
+            "depth_bins": 32,
+            "deconv_channels": (64, 64, 64),
+            "hidden": 256,
+            "dropout_rate": 0.1,
+        }
+    )
+    config.losses.weights.theta = 1.0
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.clip_global_norm = 10.0
+    config.train.num_steps = 1200
+    config.train.checkpoint_every = 300
+    config.data.batch_size = 32
+    config.data.sources = ConfigDict({"synthetic": 1.0})
+    config.data.options = ConfigDict({"occlusion": 0.0, "rotation_probability": 0.0})
+    config.data.synthetic.train_count = 6000
+    config.data.synthetic.test_count = 512
+    config.data.synthetic.size_px = 160
+    config.eval.source = "synthetic"
+    return common.finish(config, arg)

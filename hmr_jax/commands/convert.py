@@ -1,0 +1,72 @@
+"""Turn a published PyTorch checkpoint into parameters of ours, without PyTorch.
+
+    hmr-jax convert --system=ikol --checkpoint=model.pth --out=ikol.safetensors
+
+Every tensor must find its place, and every place its tensor; what does not fit is
+listed. The checkpoint is read by a restricted unpickler: nothing in it is executed.
+Use the result with eval --params, or train with --config.start.params.
+"""
+
+import pathlib
+
+from absl import flags
+
+from hmr_jax.commands import cli
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("system", "ikol", "Whose checkpoint it is.", flag_values=values)
+    flags.DEFINE_string("checkpoint", None, "File to read.", flag_values=values)
+    flags.DEFINE_string(
+        "out", None, "File to write, .npz or .safetensors.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "key",
+        None,
+        "Where in the file the state dict lies (dots between levels); found where "
+        "there is only one.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "dtype",
+        None,
+        ["float32", "float16", "bfloat16"],
+        "Type of the numbers written; float32 by default.",
+        flag_values=values,
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: the words after ``convert``.
+
+    Returns:
+        0.
+    """
+    values, rest = cli.parse("convert", __doc__, _define, argv, with_config=True)
+    cli.no_more(rest)
+    cli.require(values, "checkpoint", "out")
+    if pathlib.Path(values.out).suffix not in (".npz", ".safetensors"):
+        raise cli.UsageError(f"--out: expected .npz or .safetensors: {values.out}")
+
+    import jax
+
+    from hmr_jax.convert.systems import convert_checkpoint
+    from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
+    from hmr_jax.export.params import save_params
+
+    state_dict = read_torch_checkpoint(values.checkpoint, key=values.key)
+    template = None
+    if values.config is not None:
+        from hmr_jax.commands import experiment
+
+        task = experiment.make_task(values.config)
+        template = experiment.variable_shapes(task, values.config)
+    variables = convert_checkpoint(values.system, state_dict, template=template)
+    metadata = {"system": values.system, "origin": str(values.checkpoint)}
+    save_params(variables, values.out, dtype=values.dtype, metadata=metadata)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    print(f"wrote {values.out}: {count:,} parameters")
+    return 0

@@ -1,0 +1,384 @@
+"""From a config to what training, evaluation and export work with."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from hmr_jax.body.model import BodyModel
+from hmr_jax.training.checkpoints import Checkpoints, check_matches
+from hmr_jax.training.task import Batch, Task, Variables
+
+Config = Any
+"""A locked ``ml_collections.ConfigDict`` with the fields of ``configs/common.py``."""
+
+
+def load_body(config: Config) -> BodyModel:
+    """The body a config names.
+
+    Args:
+        config: an experiment.
+
+    Returns:
+        The open body, or the one of ``body.path``.
+
+    Raises:
+        FileNotFoundError: a named file is missing.
+        ValueError: a path without the regressor of the 17 joints.
+    """
+    if not config.body.path:
+        from hmr_jax.body.open_assets import load_open_body
+
+        return load_open_body()
+    from hmr_jax.body.readers import load_body as read
+
+    for field in ("path", "h36m_regressor"):
+        path = config.body[field]
+        if not path:
+            raise ValueError(
+                f"config.body.{field}: expected a file (a body of your own needs the "
+                "regressor of the 17 Human3.6M joints, [17, vertices] as .npy)"
+            )
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"config.body.{field}: no such file: {path}")
+    return read(
+        config.body.path,
+        gender=config.body.gender,
+        extra_regressors={"h36m_17": config.body.h36m_regressor},
+    )
+
+
+def make_task(config: Config) -> Task:
+    """The task of the system a config names.
+
+    Args:
+        config: an experiment.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: no such system.
+    """
+    if config.system != "ikol":
+        raise ValueError(f"config.system: expected 'ikol', found {config.system!r}")
+    from hmr_jax.training import ikol_task
+
+    return ikol_task.make_task(config)
+
+
+def data_dir(config: Config, workdir: str | pathlib.Path | None) -> pathlib.Path:
+    """Where a config's datasets lie.
+
+    Args:
+        config: an experiment.
+        workdir: the run's folder, whose ``data`` is the default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: neither names one.
+        FileNotFoundError: it is not there.
+    """
+    if not config.data.dir and workdir is None:
+        raise ValueError("config.data.dir: expected a folder (or give --workdir)")
+    path = pathlib.Path(config.data.dir or pathlib.Path(workdir) / "data")
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"no datasets: {path} does not exist; 'hmr-jax data build' makes one, "
+            "--config.data.dir=DIR names another"
+        )
+    return path
+
+
+# Options that are no augmentation: the test transform takes them over.
+_TEST_OPTIONS = ("normalization", "quaternion_form", "padding")
+
+
+def transform(config: Config, *, train: bool) -> Any:
+    """What turns records into the batches of a config's system.
+
+    Args:
+        config: an experiment.
+        train: with augmentation.
+
+    Returns:
+        A ``data_pipelines.transforms.ikol.IkolTransform``.
+
+    Raises:
+        ValueError: an option that it does not have.
+    """
+    from data_pipelines.transforms import ikol
+
+    chosen = {
+        name: value
+        for name, value in dict(config.data.options).items()
+        if train or name in _TEST_OPTIONS
+    }
+    try:
+        options = ikol.ikol_options(
+            config.data.loader,
+            train=train,
+            published=config.data.published_labels,
+            image_size_px=config.image_size_px,
+            depth_range_m=config.depth_range_m,
+            **chosen,
+        )
+    except TypeError as error:
+        raise ValueError(f"config.data.options: {error}") from error
+    return ikol.IkolTransform(options)
+
+
+def train_batches(config: Config, folder: pathlib.Path) -> Any:
+    """The endless, resumable iterator of training batches of this process.
+
+    Args:
+        config: an experiment.
+        folder: of the datasets.
+
+    Returns:
+        A ``data_pipelines.reading.RecordIterator``.
+
+    Raises:
+        ValueError: no sources, or a batch size that the processes cannot share.
+    """
+    from data_pipelines import reading
+
+    sources = dict(config.data.sources)
+    if not sources:
+        raise ValueError("config.data.sources: expected at least one dataset")
+    names = sorted(sources)
+    return reading.make_dataset(
+        [folder / name for name in names],
+        split=config.data.split,
+        batch_size=_share(config.data.batch_size, "config.data.batch_size"),
+        transform=transform(config, train=True),
+        seed=config.seed,
+        shuffle=True,
+        weights=[sources[name] for name in names] if len(names) > 1 else None,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.data.num_threads or None,
+    )
+
+
+def eval_batches(config: Config, folder: pathlib.Path) -> Any:
+    """One pass over the evaluation split, the last batch padded.
+
+    Every process reads all of it: evaluations then need no exchange and agree.
+
+    Args:
+        config: an experiment.
+        folder: of the datasets.
+
+    Returns:
+        A ``data_pipelines.reading.RecordIterator``.
+    """
+    from data_pipelines import reading
+
+    if not config.eval.source:
+        raise ValueError("config.eval.source: expected the name of a dataset")
+    return reading.make_dataset(
+        folder / config.eval.source,
+        split=config.eval.split,
+        batch_size=config.eval.batch_size,
+        transform=transform(config, train=False),
+        num_epochs=1,
+        num_threads=config.data.num_threads or None,
+    )
+
+
+def limited(batches: Any, limit: int) -> Iterator[Batch]:
+    """The first samples of an iterator of batches.
+
+    Args:
+        batches: with ``valid`` [B].
+        limit: number of samples; 0 takes all.
+
+    Yields:
+        Batches; samples past the limit are marked as not valid.
+    """
+    left = limit if limit > 0 else math.inf
+    for batch in batches:
+        if left <= 0:
+            return
+        valid = np.asarray(batch["valid"])
+        kept = valid * (np.cumsum(valid) <= left)
+        left -= valid.sum()
+        yield {**batch, "valid": kept.astype(valid.dtype)}
+
+
+def _share(batch_size: int, name: str) -> int:
+    if batch_size < 1 or batch_size % jax.device_count():
+        raise ValueError(
+            f"{name}: expected a multiple of the {jax.device_count()} devices, "
+            f"found {batch_size}"
+        )
+    return batch_size // jax.process_count()
+
+
+def num_steps(config: Config, steps_per_epoch: int) -> int:
+    """The length of a run.
+
+    Args:
+        config: an experiment.
+        steps_per_epoch: of its data.
+
+    Returns:
+        ``train.num_steps``, or ``train.num_epochs`` in steps.
+
+    Raises:
+        ValueError: the config gives neither, or both.
+    """
+    steps, epochs = config.train.num_steps, config.train.num_epochs
+    if (steps > 0) == (epochs > 0):
+        raise ValueError(
+            "config.train: expected one of num_steps and num_epochs to be positive, "
+            f"found {steps} and {epochs}"
+        )
+    return steps or epochs * steps_per_epoch
+
+
+def initial_variables(task: Task, config: Config) -> Variables:
+    """The variables of an untrained model.
+
+    Args:
+        task: of ``make_task``.
+        config: the same experiment.
+
+    Returns:
+        Host arrays; the same as a run with this seed starts from.
+    """
+    made = jax.jit(task.init)(jax.random.key(config.seed), blank_batch(config))
+    return jax.device_get(made)
+
+
+def variable_shapes(task: Task, config: Config) -> Variables:
+    """Shapes of a model's variables, without computing any."""
+    return jax.eval_shape(task.init, jax.random.key(0), blank_batch(config))
+
+
+def blank_batch(config: Config) -> Batch:
+    """A batch that is good enough to initialise a model."""
+    size = config.image_size_px
+    return {"image": np.zeros((1, size, size, 3), np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Variables of a trained model and where they come from.
+
+    Attributes:
+        variables: host arrays.
+        origin: path of the checkpoint or file.
+        step: of the checkpoint; None for a file.
+    """
+
+    variables: Variables
+    origin: str
+    step: int | None
+
+
+def load_trained(
+    config: Config,
+    task: Task,
+    *,
+    workdir: str | None = None,
+    params: str | None = None,
+    which: str = "best",
+) -> Trained:
+    """Read a trained model.
+
+    Args:
+        config: its experiment.
+        task: of ``make_task``.
+        workdir: a run's folder.
+        params: or a file written by export or convert.
+        which: 'best', 'latest' or a step, of the run's checkpoints.
+
+    Returns:
+        The variables.
+
+    Raises:
+        ValueError: neither or both are given, or the variables belong to another
+            model; the error names arrays, expected and found shapes.
+        FileNotFoundError: there is no such file or checkpoint.
+    """
+    shapes = variable_shapes(task, config)
+    if bool(workdir) == bool(params):
+        raise ValueError("expected either a workdir or a file of parameters")
+    if params:
+        from hmr_jax.export.params import load_params
+
+        variables = load_params(params)
+        check_matches(shapes, variables, params)
+        return Trained(variables, params, None)
+    folder = pathlib.Path(workdir) / "checkpoints"
+    with Checkpoints(folder, **best_by(config), read_only=True) as store:
+        step = {"best": store.best or store.latest, "latest": store.latest}.get(which)
+        if which not in ("best", "latest"):
+            if not which.isdigit():
+                raise ValueError(
+                    f"checkpoint: expected best, latest or a step, found {which!r}"
+                )
+            step = int(which)
+        variables = store.restore_variables(step)
+        step = store.latest if step is None else step
+    origin = str(folder / str(step))
+    check_matches(shapes, variables, origin)
+    logging.info("loaded %s", origin)
+    return Trained(variables, origin, step)
+
+
+def best_by(config: Config) -> dict[str, str]:
+    """The arguments of ``Checkpoints`` that choose the best one."""
+    metric = config.eval.best_metric
+    larger = metric.startswith(("PCK", "AUC"))
+    return {
+        "best_metric": f"{config.eval.best_protocol}/{metric}",
+        "best_mode": "max" if larger else "min",
+    }
+
+
+def start_from(config: Config, task: Task) -> Callable[[Variables], Variables] | None:
+    """What ``config.start`` does to the initial variables.
+
+    Args:
+        config: an experiment.
+        task: of ``make_task``.
+
+    Returns:
+        A function of the initial variables; None where nothing is to be loaded.
+
+    Raises:
+        ValueError: more than one start is given, or it does not fit the model.
+    """
+    given = {name: value for name, value in config.start.items() if value}
+    if len(given) > 1:
+        raise ValueError(f"config.start: expected at most one of {sorted(given)}")
+    if not given:
+        return None
+    if "backbone" in given:
+        from hmr_jax.convert.systems import load_backbone, with_backbone
+
+        shapes = variable_shapes(task, config)
+        backbone = load_backbone(given["backbone"], template=shapes)
+        return lambda variables: with_backbone(variables, backbone)
+    trained = load_trained(config, task, **given)
+    return lambda _: trained.variables
+
+
+def flat_metrics(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Numbers of an evaluation as ``protocol/metric``, the overall ones alone."""
+    return {
+        f"{protocol}/{metric}": float(value)
+        for protocol, metrics in values.items()
+        for metric, value in metrics.items()
+        if metric not in "xyz" and "/" not in metric
+    }

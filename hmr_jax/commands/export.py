@@ -1,0 +1,188 @@
+"""Write a trained model for use elsewhere: parameters, or the whole program.
+
+    hmr-jax export --config=configs/quickstart.py --workdir=runs/quickstart \\
+        --out=exported --verify
+
+Formats: npz and safetensors (params.npz, params.safetensors: flat dotted names) and
+stablehlo (program/: image to vertices for any batch size, with weights and body).
+--verify reads everything back and compares it with the model.
+"""
+
+import pathlib
+
+from absl import flags
+
+from hmr_jax.commands import cli
+
+FORMATS = ("npz", "safetensors", "stablehlo")
+TOLERANCE_M = 1e-4
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_string(
+        "checkpoint",
+        "best",
+        "best, latest, or a step of the workdir.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "params", None, "Export this file of parameters instead.", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "Folder to write to.", flag_values=values)
+    flags.DEFINE_list(
+        "formats",
+        list(FORMATS),
+        f"Some of {', '.join(FORMATS)}.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "dtype",
+        None,
+        ["float32", "float16", "bfloat16"],
+        "Type of the numbers in npz and safetensors; the model's by default.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "include_body",
+        None,
+        "Put the body's arrays into the program's folder. By default the open body is "
+        "put there, a body of your own (SMPL must not be passed on) is not.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "verify", False, "Read back what was written and compare.", flag_values=values
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: the words after ``export``.
+
+    Returns:
+        0.
+    """
+    values, rest = cli.parse("export", __doc__, _define, argv, with_config=True)
+    cli.no_more(rest)
+    cli.require(values, "config", "out")
+    if not (values.workdir or values.params):
+        raise cli.UsageError("missing --workdir or --params")
+    unknown = sorted(set(values.formats) - set(FORMATS))
+    if unknown or not values.formats:
+        raise cli.UsageError(f"--formats: expected some of {FORMATS}, found {unknown}")
+    if values.workdir and not values.params:
+        cli.existing(values.workdir, "--workdir")
+    config, out = values.config, pathlib.Path(values.out)
+
+    from hmr_jax.commands import experiment
+    from hmr_jax.export import params as params_io
+
+    body = experiment.load_body(config)
+    task = experiment.make_task(config)
+    trained = experiment.load_trained(
+        config,
+        task,
+        workdir=None if values.params else values.workdir,
+        params=values.params,
+        which=values.checkpoint,
+    )
+    metadata = {
+        "system": config.system,
+        "config": config.to_dict(),
+        "origin": trained.origin,
+    }
+    for name in ("npz", "safetensors"):
+        if name in values.formats:
+            path = out / f"params.{name}"
+            params_io.save_params(
+                trained.variables, path, dtype=values.dtype, metadata=metadata
+            )
+            print(f"wrote {path}")
+            if values.verify:
+                _verify_params(path, trained.variables, values.dtype)
+    if "stablehlo" in values.formats:
+        path = out / "program"
+        include = values.include_body
+        if include is None:
+            include = not config.body.path
+        _write_program(path, task, trained, body, config, metadata, include)
+        print(f"wrote {path}")
+        if values.verify:
+            _verify_program(path, task, trained, body, config)
+    return 0
+
+
+def _verify_params(path, variables, dtype) -> None:
+    import jax
+    import numpy as np
+
+    from hmr_jax.export import params as params_io
+
+    found = params_io.load_params(path, template=variables)
+    # Half precision keeps 8 (bfloat16) or 11 bits.
+    relative = {None: 0.0, "float32": 0.0, "float16": 1e-3, "bfloat16": 1e-2}[dtype]
+
+    def compare(key, ours, theirs):
+        if not np.allclose(ours, theirs, rtol=relative, atol=1e-7 if dtype else 0.0):
+            name = jax.tree_util.keystr(key, simple=True, separator=".")
+            raise ValueError(f"{path}: {name} differs from the model")
+
+    jax.tree_util.tree_map_with_path(compare, variables, found)
+    print(f"verified {path}: {len(jax.tree.leaves(found))} arrays equal the model's")
+
+
+def _write_program(path, task, trained, body, config, metadata, include) -> None:
+    from hmr_jax.export import stablehlo
+
+    stablehlo.export_image_to_vertices(
+        task.predict,
+        trained.variables,
+        body,
+        config.image_size_px,
+        path,
+        metadata=metadata,
+        include_body=include,
+    )
+
+
+def _verify_program(path, task, trained, body, config) -> None:
+    import jax
+    import numpy as np
+
+    from hmr_jax.export import stablehlo
+
+    program = stablehlo.load_exported(path, body=body)
+    worst = 0.0
+    for count in (1, 3):
+        inputs = _example_inputs(config.image_size_px, count)
+        found = program(**inputs)
+        expected = jax.jit(task.predict)(trained.variables, inputs, body)
+        for name, value in expected.items():
+            gap = float(np.abs(np.asarray(found[name]) - np.asarray(value)).max())
+            if not gap <= TOLERANCE_M:
+                raise ValueError(
+                    f"{path}: {name} differs from the model by {gap:g} m at batch "
+                    f"{count}, expected at most {TOLERANCE_M:g} m"
+                )
+            worst = max(worst, gap)
+    print(f"verified {path}: batches of 1 and 3, largest difference {worst:.1e} m")
+
+
+def _example_inputs(size_px: int, count: int):
+    """Crops of noise before a plain camera."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    camera = np.array(
+        [[1.5 * size_px, 0, size_px / 2], [0, 1.5 * size_px, size_px / 2], [0, 0, 1]]
+    )
+    repeat = lambda x: np.repeat(np.asarray(x, np.float32)[None], count, 0)  # noqa: E731
+    shape = (count, size_px, size_px, 3)
+    return {
+        "image": rng.standard_normal(shape).astype(np.float32),
+        "crop_to_image": repeat(np.eye(2, 3)),
+        "intrinsics_inv": repeat(np.linalg.inv(camera)),
+        "root_cam_m": repeat([0.0, 0.0, 4.0]),
+    }

@@ -1,0 +1,197 @@
+"""Evaluation of predictors on a config's held-out data, and pictures of them."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from hmr_jax.body.forward import body_forward, regress_joints
+from hmr_jax.body.model import BodyModel
+from hmr_jax.commands import experiment
+from hmr_jax.evaluation.evaluator import Report, evaluate
+from hmr_jax.evaluation.protocols import get_protocol
+from hmr_jax.geometry import rotations
+from hmr_jax.training import ikol_task, parallel
+from hmr_jax.training.task import Batch, Task, Variables
+
+
+class Scorer:
+    """Scores variables, or any predictor, on the evaluation split of a config.
+
+    Args:
+        config: an experiment.
+        task: of ``experiment.make_task``.
+        body: the body.
+        folder: of the datasets.
+        protocols: names; the config's by default.
+        progress: show a bar.
+
+    Raises:
+        ValueError: an unknown protocol, or no data to score on.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        task: Task,
+        body: BodyModel,
+        folder: pathlib.Path,
+        *,
+        protocols: tuple[str, ...] = (),
+        progress: bool = False,
+    ):
+        self._config, self._body, self._progress = config, body, progress
+        self._protocols = tuple(protocols or config.eval.protocols)
+        for name in self._protocols:
+            get_protocol(name)
+        self._predict = parallel.map_predict(task.predict)
+        self._assets = parallel.place(body)
+        self._batches = experiment.eval_batches(config, folder)
+        self._start = self._batches.state()
+
+    def batches(self):
+        """One pass over the evaluation samples, from the start."""
+        self._batches.restore(self._start)
+        total = self._batches.num_records
+        limit = self._config.eval.limit
+        size = self._config.eval.batch_size
+        count = -(-(min(limit, total) if limit else total) // size)
+        return tqdm.tqdm(
+            experiment.limited(self._batches, limit),
+            total=count,
+            desc="eval",
+            unit="batch",
+            disable=not self._progress,
+            leave=False,
+        )
+
+    def __call__(self, variables: Variables) -> Report:
+        """Score a model's variables."""
+        placed = parallel.place(variables)
+        return self.score(lambda batch: self._predict(placed, batch, self._assets))
+
+    def predict(self, variables: Variables, batch: Batch) -> dict[str, np.ndarray]:
+        """Predictions of a model for one batch."""
+        return self._predict(variables, batch, self._assets)
+
+    def score(self, predict: Callable[[Batch], Mapping[str, Any]]) -> Report:
+        """Score any predictor of batches."""
+        return evaluate(predict, self.batches(), self._protocols)
+
+
+def mean_pose_predictor(
+    config: Any, body: BodyModel, folder: pathlib.Path, *, num_records: int = 4000
+) -> Callable[[Batch], dict[str, np.ndarray]]:
+    """Answers every image with the training set's mean pose and shape.
+
+    The mean of each joint's rotation is the one nearest to the mean matrix, root
+    included.
+
+    Args:
+        config: an experiment.
+        body: the body.
+        folder: of the datasets.
+        num_records: read at most, evenly spaced, from the first training source.
+
+    Returns:
+        A predictor for ``Scorer.score``.
+    """
+    from data_pipelines import records
+
+    path = folder / sorted(config.data.sources)[0]
+    size = len(records.open_directory(path).split(config.data.split))
+    indices = np.unique(np.linspace(0, size - 1, min(size, num_records)).astype(int))
+    poses, betas = [], []
+    for record in records.read_records(path, config.data.split, indices):
+        if record["has_smpl"]:
+            poses.append(record["pose_aa"])
+            betas.append(record["betas"])
+    if not poses:
+        raise ValueError(f"{path}: no record with a body pose to take the mean of")
+    matrices = rotations.axis_angle_to_matrix(np.stack(poses))
+    pose = np.asarray(_nearest_rotation(np.asarray(matrices).mean(0)))
+    return functools.partial(
+        _constant, body=body, pose=pose[None], betas=np.mean(betas, 0)[None]
+    )
+
+
+def _nearest_rotation(matrices: np.ndarray) -> np.ndarray:
+    u, _, vt = np.linalg.svd(matrices)
+    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    return (u @ vt).astype(np.float32)
+
+
+def _constant(batch, *, body, pose, betas):
+    posed = _pose_once(body, betas, pose)
+    count = len(batch["image"])
+    out = {name: np.repeat(x, count, 0) for name, x in posed.items()}
+    truth = _truth(batch, body)
+    if truth is not None:
+        out["target_vertices_m"] = truth
+    return out
+
+
+@jax.jit
+def _pose_once(body, betas, pose):
+    posed = body_forward(body, betas, pose)
+    joints_17 = regress_joints(body, posed.vertices_m, "h36m_17")
+    return {
+        "joints_h36m_17_m": joints_17,
+        "joints_smpl_24_m": posed.joints_m,
+        "vertices_m": posed.vertices_m,
+    }
+
+
+def _truth(batch, body):
+    if "pose_aa" not in batch:
+        return None
+    names = ("pose_aa", "betas", "joints_h36m_cam_m")
+    return _target_vertices(*(batch[name] for name in names), body)
+
+
+_target_vertices = jax.jit(ikol_task.target_vertices)
+
+
+def overlays(
+    config: Any, body: BodyModel, batch: Batch, vertices_cam_m: np.ndarray, count: int
+) -> list[np.ndarray]:
+    """Crops with the predicted mesh laid over them, beside the crops.
+
+    Args:
+        config: an experiment.
+        body: for its triangles.
+        batch: of the evaluation.
+        vertices_cam_m: [B, V, 3] predictions in the camera frame, metres.
+        count: pictures at most.
+
+    Returns:
+        uint8 images [S, 2 S, 3].
+    """
+    from data_pipelines.transforms.image import NORMALIZATIONS
+    from hmr_jax.render import draw, shade
+
+    size = config.image_size_px
+    options = experiment.transform(config, train=False).options
+    mean, deviation = map(np.asarray, NORMALIZATIONS[options.normalization])
+    pictures = []
+    rows = np.flatnonzero(np.asarray(batch["valid"]) > 0)[:count]
+    for row in rows:
+        crop = draw.to_uint8(np.asarray(batch["image"][row]) * deviation + mean)
+        to_crop = np.linalg.inv(np.vstack([batch["crop_to_image"][row], [0, 0, 1]]))
+        camera = to_crop @ np.linalg.inv(batch["intrinsics_inv"][row])
+        shaded = shade.render_mesh(
+            np.asarray(vertices_cam_m[row], np.float32),
+            body.faces,
+            (camera / camera[2, 2]).astype(np.float32),
+            size,
+            size,
+        )
+        mask = np.asarray(shaded.mask)[..., None]
+        colour = np.asarray(shaded.image) / np.maximum(mask, 1e-6)
+        rgba = np.concatenate([np.clip(colour, 0.0, 1.0), mask], -1)
+        pictures.append(np.concatenate([crop, draw.overlay_mesh(crop, rgba)], 1))
+    return pictures
