@@ -1,0 +1,134 @@
+"""One exact solve of the tree's normal equations by two sweeps over the joints.
+
+The unknowns are one world-frame rotation vector ``u_k`` per joint, which turns every
+bone that leaves joint k, so that child c moves by ``d_c = d_k + u_k x beta_c``. The
+model to minimise is ``sum_c (q_c . d_c + w_c |d_c|^2 / 2) + sum_k u_k^T Q_k u_k / 2``.
+The cost of each subtree is a quadratic in its root's displacement, with Hessian P and
+gradient q; both are kept as one 3x4 block ``[P | q]``, and so are ``[N | h]`` below.
+With ``X = H^-1 [N | h]`` the joint's increment is ``u = -(X_N d + X_h)``.
+Source: the tree-structured normal equations of Featherstone's articulated-body method,
+with the second-order term of the rotations in Q.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hmr_jax.solvers import _tree_ops as ops
+from hmr_jax.solvers._tree_layout import WIDTH, TreeLayout
+
+
+def sweep(
+    layout: TreeLayout,
+    bones: Array,
+    curvature: Array,
+    weights: Array,
+    forces: Array,
+    damping: Array,
+) -> tuple[Array, Array]:
+    """Minimise the quadratic model above.
+
+    Args:
+        layout: the tree.
+        bones: world bone vectors beta ``[slots, 3, batch]``, zero in root and dummies.
+        curvature: per bone its part of Q, ``[slots, 3, 3, batch]``.
+        weights: w ``[slots, batch]``.
+        forces: q ``[slots, 3, batch]``.
+        damping: multiple of each joint's mean eigenvalue added to H, ``[batch]``.
+
+    Returns:
+        Rotation increments u and displacements d, both ``[slots, 3, batch]``.
+    """
+    one = ops.opaque_one(weights)
+    bones_x = ops.skew(bones)
+    drive = ops.eye(bones.dtype) * weights[:, None, None]
+    drive = jnp.concatenate([drive, forces[:, :, None]], axis=2)
+    gain = _leaf_to_root(layout, bones_x, curvature, drive, damping, one)
+    return _root_to_leaf(layout, bones_x, gain, one)
+
+
+def soft_inverse_determinant(det: Array, trace: Array) -> Array:
+    """``1 / det``, fading to 0 where a 3x3 matrix is singular to rounding."""
+    eps = float(jnp.finfo(det.dtype).eps)
+    floor = eps * (trace / 3) ** 3 + eps**2 * 1e-2
+    return det / (det * det + floor * floor)
+
+
+def regularised(h: Array, damping: Array) -> tuple[Array, Array]:
+    """``H`` with its diagonal raised relative to its trace, and that trace."""
+    trace = jnp.abs(h[:, 0, 0] + h[:, 1, 1] + h[:, 2, 2])[:, None, None]
+    relative = 30 * float(jnp.finfo(h.dtype).eps) + damping[None, None, None]
+    return h + ops.eye(h.dtype) * (trace * relative), trace
+
+
+def _leaf_to_root(
+    layout: TreeLayout,
+    bones_x: Array,
+    curvature: Array,
+    drive: Array,
+    damping: Array,
+    one: Array,
+) -> Array:
+    """Eliminate the joints, children first; returns X ``[slots, 3, 4, batch]``."""
+    slots, batch = drive.shape[0], drive.shape[-1]
+    parents = layout.parent_slot.reshape(-1, WIDTH)
+
+    def step(sums: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        start, parent = inputs
+
+        def own(values: Array) -> Array:
+            row = jax.lax.dynamic_slice_in_dim(values, start, WIDTH, 0)
+            return ops.materialise(row, one)
+
+        row = own(sums)
+        n, h, p = row[:, :, :4], row[:, :, 4:7], row[:, :, 7:]
+        h, trace = regularised(h, damping)
+        cof = ops.materialise(ops.cofactors(h), one)
+        det = ops.matmul(h[:, :1], cof[:, :, :1])  # first row by first column
+        x = ops.matmul(cof, n) * soft_inverse_determinant(det, trace)
+        x = ops.materialise(x, one)
+        p = ops.materialise(p - ops.matmul_at(n[:, :, :3], x) + own(drive), one)
+        bone_x = own(bones_x)
+        n = ops.materialise(ops.matmul(bone_x, p), one)
+        h = ops.matmul_bt(n[:, :, :3], bone_x) + own(curvature)
+        out = jnp.concatenate([n, h, p], axis=2)
+        for lane in range(WIDTH):
+            at = (parent[lane], 0, 0, 0)
+            total = jax.lax.dynamic_slice(sums, at, (1, *sums.shape[1:]))
+            total = total + out[lane : lane + 1]
+            sums = jax.lax.dynamic_update_slice(sums, total, at)
+        return sums, x
+
+    sums = jnp.zeros((slots + 1, 3, 11, batch), drive.dtype)
+    starts = jnp.arange(0, slots, WIDTH, dtype=jnp.int32)
+    _, gain = jax.lax.scan(step, sums, (starts, jnp.asarray(parents, jnp.int32)))
+    return gain.reshape(slots, 3, 4, batch)
+
+
+def _root_to_leaf(
+    layout: TreeLayout, bones_x: Array, gain: Array, one: Array
+) -> tuple[Array, Array]:
+    """Substitute back, parents first; returns u and d."""
+    slots, batch = gain.shape[0], gain.shape[-1]
+    parents = layout.parent_slot.reshape(-1, WIDTH)
+
+    def step(moves: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
+        start, parent = inputs
+
+        def own(values: Array) -> Array:
+            row = jax.lax.dynamic_slice_in_dim(values, start, WIDTH, 0)
+            return ops.materialise(row, one)
+
+        above = ops.materialise(ops.take(moves, parent), one)
+        d = above[:, :3] - ops.matvec(own(bones_x), above[:, 3:])
+        d = ops.materialise(d, one)
+        x = own(gain)
+        u = -(ops.matvec(x[:, :, :3], d) + x[:, :, 3])
+        out = jnp.concatenate([d, u], axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(moves, out, start, 0), None
+
+    moves = jnp.zeros((slots + 1, 6, batch), gain.dtype)
+    starts = jnp.arange(0, slots, WIDTH, dtype=jnp.int32)
+    inputs = (starts, jnp.asarray(parents, jnp.int32))
+    moves, _ = jax.lax.scan(step, moves, inputs, reverse=True)
+    return moves[:slots, 3:], moves[:slots, :3]
