@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hmr_jax.body.model import BodyModel
-from hmr_jax.body.unpickle import load_pickle
+from hmr_jax.body.unpickle import Broken, load_pickle
 from hmr_jax.files import atomic_write
 
 DEFAULT_NUM_BETAS = 10
@@ -139,7 +139,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, Any]:
         return _read_npz(path)
     if path.suffix.lower() != ".pkl":
         raise ValueError(f"{path}: expected suffix .pkl or .npz, got {path.suffix!r}")
-    content = load_pickle(path)
+    content = load_pickle(path, keep_going=True)
     if not isinstance(content, dict):
         raise ValueError(
             f"{path}: expected a dictionary of arrays, got {type(content).__name__}"
@@ -218,6 +218,8 @@ def _array(
             f"{where} is missing; the file has {', '.join(sorted(map(str, arrays)))}"
         )
     value = arrays[field]
+    if isinstance(value, Broken):
+        raise ValueError(f"{where}: {value.reason}")
     array = np.asarray(value) if isinstance(value, np.ndarray | list | tuple) else None
     if array is None or array.dtype.kind not in "biuf":
         found = type(value).__name__ if array is None else f"dtype {array.dtype}"

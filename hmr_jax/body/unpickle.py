@@ -13,17 +13,18 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 Global = tuple[str, str]
+ReadableFile = Any  # anything with read and readline that give bytes
 
-_DTYPE_CODE = re.compile(r"(?:b1|[iu][1248]|f[248]|c(?:8|16)|[SUa]\d+|\?)\Z")
+_DTYPE_CODE = re.compile(r"(?:b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d+|\?)\Z")
 
 
 class StandIn:
-    """What a pickle gets in place of a class: keeps arguments and state, runs nothing."""
+    """What a pickle gets for a class: a record of arguments and state, no code."""
 
     arguments: tuple = ()
     state: Any = None
@@ -57,7 +58,7 @@ class Call:
     def __init__(self, function: Callable[..., Any]):
         self._function = function
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Any:  # noqa: D102
         return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
@@ -278,7 +279,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: ReadableFile,
         *,
         allowed: Mapping[Global, Any],
         source: str = "pickle",
@@ -303,8 +304,8 @@ class RestrictedUnpickler(pickle.Unpickler):
         """
         if (module, name) not in self._allowed:
             raise ForbiddenGlobalError(
-                f"{self._source}: the pickle refers to {module}.{name}, expected arrays "
-                "only; it was not imported and nothing was executed"
+                f"{self._source}: the pickle refers to {module}.{name}, expected "
+                "arrays only; it was not imported and nothing was executed"
             )
         return self._allowed[module, name]
 
@@ -364,16 +365,39 @@ def resolve(value: Any) -> Any:
     return inner(value)
 
 
+class Broken:
+    """An entry of a file that could not be read, and why."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+
+def _resolve_entries(content: Any) -> Any:
+    """Resolve entry by entry; entries that make no sense become ``Broken``."""
+    if not isinstance(content, dict):
+        return resolve(content)
+    result = {}
+    for key, value in content.items():
+        try:
+            result[resolve(key)] = resolve(value)
+        except _BROKEN as error:
+            result[resolve(key)] = Broken(str(error) or type(error).__name__)
+    return result
+
+
 def load_pickle(
-    path_or_file: str | os.PathLike | BinaryIO,
+    path_or_file: str | os.PathLike | ReadableFile,
     *,
     allowed: Mapping[Global, Any] = BODY_NAMES,
+    keep_going: bool = False,
 ) -> Any:
     """Read a pickle of arrays and plain Python objects.
 
     Args:
         path_or_file: a path, or a file opened in binary mode.
         allowed: (module, name) to stand-in; every other name is refused.
+        keep_going: make unreadable entries of a dictionary ``Broken`` instead of an
+            error: files hold entries that nobody needs.
 
     Returns:
         numpy arrays in plain containers; sparse matrices are dense, chumpy objects are
@@ -386,21 +410,20 @@ def load_pickle(
     if isinstance(path_or_file, str | os.PathLike):
         source = os.fspath(path_or_file)
         with open(source, "rb") as file:
-            return load_pickle(_Named(file.read(), source), allowed=allowed)
+            return _load(io.BytesIO(file.read()), source, allowed, keep_going)
     source = str(getattr(path_or_file, "name", "pickle"))
+    return _load(path_or_file, source, allowed, keep_going)
+
+
+def _load(
+    file: ReadableFile, source: str, allowed: Mapping[Global, Any], keep_going: bool
+) -> Any:
     try:
-        unpickler = RestrictedUnpickler(path_or_file, allowed=allowed, source=source)
-        return resolve(unpickler.load())
+        content = RestrictedUnpickler(file, allowed=allowed, source=source).load()
+        return _resolve_entries(content) if keep_going else resolve(content)
     except ForbiddenGlobalError:
         raise
     except _BROKEN as error:
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{source}: not a readable pickle of arrays: {reason}") from (
-            error
-        )
-
-
-class _Named(io.BytesIO):
-    def __init__(self, content: bytes, name: str):
-        super().__init__(content)
-        self.name = name
+        message = f"{source}: not a readable pickle of arrays: {reason}"
+        raise ValueError(message) from error

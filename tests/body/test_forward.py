@@ -1,5 +1,7 @@
 """The body's forward and its gradients against numpy, the vectors, differences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from hmr_jax.body.forward import (
 )
 from hmr_jax.body.joint_sets import MANO_PARENTS, SMPL_PARENTS
 from hmr_jax.body.model import BodyModel
+from hmr_jax.geometry.rotations import quaternion_to_matrix
 from tests.body import reference
 from tests.tolerances import (
     F32_IDENTITY,
@@ -123,7 +126,8 @@ def test_one_shape_for_many_poses_and_matrices_for_vectors(tiny_body, pose, beta
 def test_chunks_equal_the_whole(tiny_body, rng):
     pose = jnp.asarray(rng.normal(size=(150, 24, 3)), jnp.float32)
     betas = jnp.asarray(rng.normal(size=(150, 10)), jnp.float32)
-    whole = body_forward(tiny_body, betas, pose, forward_mode=True).vertices_m
+    plain = jax.jit(functools.partial(body_forward, forward_mode=True))
+    whole = plain(tiny_body, betas, pose).vertices_m
     chunked = forward(tiny_body, betas, pose).vertices_m
     np.testing.assert_allclose(chunked, whole, atol=2e-6)
 
@@ -225,8 +229,8 @@ def test_forward_mode(tiny_body):
         return out.vertices_m[:4]
 
     pose = 0.1 * jnp.ones((24, 3))
-    forwards = jax.jacfwd(lambda p: vertices(p, True))(pose)
-    backwards = jax.jacrev(lambda p: vertices(p, False))(pose)
+    forwards = jax.jit(jax.jacfwd(lambda p: vertices(p, True)))(pose)
+    backwards = jax.jit(jax.jacrev(lambda p: vertices(p, False)))(pose)
     np.testing.assert_allclose(forwards, backwards, atol=5 * F32_IDENTITY)
 
 
@@ -258,8 +262,6 @@ def test_stored_vectors(recipe, parity_dir):
         extra_joint_regressors={"h36m_17": recipe.h36m_regressor(seed)},
     )
     betas = jnp.asarray(data["in_betas"])
-    from hmr_jax.geometry.rotations import quaternion_to_matrix
-
     poses = {
         "aa": jnp.asarray(data["in_pose_aa"]).reshape(6, 24, 3),
         "quat": quaternion_to_matrix(
