@@ -56,21 +56,6 @@ def correlation(
     return (targets[:, :, None] * sources[:, None, :]).sum(0)
 
 
-def fit_rotation(correlation: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """The rotation nearest to a correlation; the identity for zero.
-
-    Singular vectors have no derivative at repeated singular values, so the
-    decomposition is held constant and one Newton step gives the derivative.
-    """
-    left, _, right = jnp.linalg.svd(jax.lax.stop_gradient(correlation))
-    flip = jnp.sign(jnp.linalg.det(left) * jnp.linalg.det(right))
-    ones = jnp.ones_like(flip)
-    signed = left * jnp.stack([ones, ones, flip])[None]
-    fit = jnp.matmul(signed, right, precision=_HIGHEST)
-    fit = jnp.where(jnp.all(correlation == 0.0), jnp.eye(3, dtype=fit.dtype), fit)
-    return _improve_fit(fit, correlation)
-
-
 def _improve_fit(fit, correlation):
     """One Newton step of tr(R^T C) over rotations R; its derivative is the fit's."""
     eye = jnp.eye(3, dtype=fit.dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hmr_jax.geometry import rotations, safe
+from hmr_jax.geometry import alignment, rotations, safe
 from hmr_jax.solvers import _ikol_fk, _ikol_frames
 from hmr_jax.solvers.ikol_published import over_batch
 from hmr_jax.solvers.types import LEAF_JOINTS, IkResult, SolveInfo
@@ -134,7 +134,7 @@ def _closed_form(
     aims = _ikol_fk.ordered_bones(target_m)
     root_aims = jax.lax.stop_gradient(aims) if detach_root_target else aims
     if fitted_root:
-        root = _ikol_frames.fit_rotation(
+        root = alignment.fit_rotation(
             _ikol_frames.correlation(bones[:3], root_aims[:3])
         )
     else:
@@ -211,7 +211,7 @@ def _fit_spine3(problem, aim, eps):
     targets = problem.target_m[12:15]
     start = position if aim is _aim_adaptive else problem.target_m[9:10]
     in_parent = rotations.matvec3(rotations.transpose(above), targets - start)
-    local = _ikol_frames.fit_rotation(_ikol_frames.correlation(sources, in_parent))
+    local = alignment.fit_rotation(_ikol_frames.correlation(sources, in_parent))
     return local, rotations.matmul3(above[0], local)
 
 

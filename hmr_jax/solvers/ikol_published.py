@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hmr_jax.geometry import safe
+from hmr_jax.geometry import alignment, safe
 from hmr_jax.solvers import _ikol_fk, _ikol_frames
 from hmr_jax.solvers.types import IkResult, SolveInfo
 
@@ -193,14 +193,14 @@ def make_problem(
     if options.root == "two_vector":
         root = _ikol_frames.two_vector_root(bones, aims, eps)
     else:
-        root = _ikol_frames.fit_rotation(
+        root = alignment.fit_rotation(
             _ikol_frames.correlation(bones[:3], jax.lax.stop_gradient(aims[:3]))
         )
     spine3 = None
     if options.spine3 == "procrustes":
         sources, targets = map(_ikol_fk.spine3_bones, (bones, aims))
         correlation = _ikol_frames.correlation(sources, targets)
-        spine3 = correlation, _ikol_frames.fit_rotation(correlation)
+        spine3 = correlation, alignment.fit_rotation(correlation)
     twists = _ikol_frames.twist_rotmats(
         bones[3:21],
         _ikol_fk.inner_twists(twist_cos_sin),
