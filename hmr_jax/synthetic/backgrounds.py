@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -10,16 +10,13 @@ from PIL import Image, ImageDraw
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-class Backgrounds(Protocol):
-    """Anything that makes a background from a source of randomness."""
-
-    def __call__(self, rng: np.random.Generator, size_px: int) -> np.ndarray:
-        """A uint8 picture [size_px, size_px, 3]."""
+Backgrounds = Callable[[np.random.Generator, int], np.ndarray]
+"""(randomness, size_px) -> uint8 picture [size_px, size_px, 3]."""
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
     """A colour that is seldom vivid: grey plus some hue."""
-    return np.clip(rng.uniform(0, 255) + rng.normal(0, 40, 3), 0, 255)
+    return np.clip(rng.uniform(0, 255) + rng.normal(0, 32, 3), 0, 255)
 
 
 def _resize(pixels: np.ndarray, size_px: int) -> np.ndarray:
@@ -38,10 +35,11 @@ def gradient(rng: np.random.Generator, size_px: int) -> np.ndarray:
 
 def smooth_noise(rng: np.random.Generator, size_px: int) -> np.ndarray:
     """Clouds: noise of two coarse grids, as float32 [size, size, 3]."""
-    base = np.tile(_colour(rng), (1, 1, 1))
+    base = _colour(rng)
     total = np.zeros((size_px, size_px, 3), np.float32)
     for cells, spread in ((rng.integers(3, 7), 45.0), (rng.integers(10, 30), 25.0)):
-        coarse = base + rng.normal(0, spread, (cells, cells, 3))
+        coarse = base + rng.normal(0, spread, (cells, cells, 1))
+        coarse = coarse + rng.normal(0, spread / 3, (cells, cells, 3))
         total += _resize(coarse, size_px) / 2
     return total
 
@@ -112,7 +110,7 @@ class ProceduralBackgrounds:
         if rng.uniform() < 0.8:
             pixels = clutter(rng, pixels, int(rng.integers(1, 16)))
         if rng.uniform() < 0.5:
-            spread = rng.uniform(2.0, 25.0)
+            spread = rng.uniform(2.0, 16.0)
             cells = size_px // int(rng.integers(1, 4))
             grain = rng.standard_normal((cells, cells, 1), np.float32) * spread
             repeat = -(-size_px // cells)

@@ -69,7 +69,8 @@ def twist_labels(
     moved = matvec3(rotmats, bones)
     length = jnp.maximum(jnp.sum(bones * bones, -1), 1e-12)
     swing_cos = jnp.sum(bones * moved, -1) / length
-    defined = (1.0 + swing_cos > HALF_TURN_MARGIN) & has_child
+    defined = jnp.broadcast_to(has_child, swing_cos.shape)
+    defined &= 1.0 + swing_cos > HALF_TURN_MARGIN
     neutral = jnp.broadcast_to(jnp.array([1.0, 0.0], cos_sin.dtype), cos_sin.shape)
     cos_sin = jnp.where(defined[..., None], cos_sin, neutral)
     return cos_sin, defined.astype(cos_sin.dtype)

@@ -24,10 +24,9 @@ from hmr_jax.synthetic.backgrounds import (
     ProceduralBackgrounds,
 )
 from hmr_jax.synthetic.clothing import figure, sample_clothes
-from hmr_jax.synthetic.motion import MotionSet
+from hmr_jax.synthetic.motion import SPLITS, MotionSet
 from hmr_jax.synthetic.scene import Scene, Shot, shoot_all
 
-SPLITS = ("train", "test")
 LIMITS_SEQUENCE = "joint_limits"
 """Sequence name of samples whose pose comes from the joint-limit sampler."""
 JITTER_RAD = 0.06
@@ -72,8 +71,8 @@ def sample_light(rng: np.random.Generator) -> Light:
     Returns:
         ``Light`` of float32 arrays.
     """
-    ambient = rng.uniform(0.3, 0.65) * rng.uniform(0.9, 1.1, 3)
-    lamp = rng.uniform(0.25, 0.75) * rng.uniform(0.88, 1.12, 3)
+    ambient = rng.uniform(0.4, 0.75) * rng.uniform(0.9, 1.1, 3)
+    lamp = rng.uniform(0.3, 0.8) * rng.uniform(0.88, 1.12, 3)
     direction = rng.normal([0.0, -0.8, -0.9], [1.0, 0.7, 0.8])
     return Light(*(np.asarray(x, np.float32) for x in (ambient, direction, lamp)))
 
@@ -141,7 +140,17 @@ class SampleSource:
         ):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        self.clips = motion.clips_of(split)
+        for name, share in (
+            ("limits_share", limits_share),
+            ("mixed_share", mixed_share),
+        ):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name}: expected 0 to 1, got {share}")
+        if image_format not in ("jpeg", "png"):
+            raise ValueError(
+                f"image_format: expected 'jpeg' or 'png', got {image_format!r}"
+            )
+        self.clips = motion.split(split).clips
         if not self.clips:
             raise ValueError(f"motion: expected clips of split {split!r}, found none")
         self.split, self.seed = split, seed
