@@ -65,15 +65,16 @@ class IkolTransform:
         Returns:
             float32 [S, S, 3], normalised RGB.
         """
-        pixels = image.decode_window(plan["image"], plan["window"])
+        pixels = image.decode_window(plan["image"], plan["window"], plan["halvings"])
         if self.options.occlusion > 0:
             pixels = image.paint_noise(pixels, plan["rectangle"], plan["noise_seed"])
         pixels = image.warp(pixels, plan["warp"], self.options.image_size_px)
-        if self.options.colour > 0:
-            pixels = pixels * plan["gain"]
-            if self.options.colour_clip:
-                pixels = tf.clip_by_value(pixels, 0.0, 255.0)
-        return image.normalize(pixels, self.options.normalization)
+        return image.colour_and_normalize(
+            pixels,
+            plan["gain"] if self.options.colour > 0 else None,
+            self.options.colour_clip,
+            self.options.normalization,
+        )
 
 
 def _floats(records: dict) -> dict:

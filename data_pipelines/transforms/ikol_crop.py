@@ -8,7 +8,7 @@ Source: specs/ikol.md, sections 14.1 to 14.3.
 
 import tensorflow as tf
 
-from data_pipelines.transforms import geometry
+from data_pipelines.transforms import geometry, image
 from data_pipelines.transforms.ikol_options import IkolOptions
 
 _CORNER_MEAN = (-0.0142, 0.0043, 0.0154, -0.0013)
@@ -104,7 +104,7 @@ def image_to_crop(crop: dict, options: IkolOptions):
 
 
 def _rectangle(r: dict, crop: dict, draws: dict, options: IkolOptions):
-    """A noise rectangle in the image: int32 [B, 4], empty where there is none."""
+    """Top, left, height, width of a noise rectangle [B, 4]; zero for none."""
     has_3d = r["has_joints_3d"][..., None] > 0
 
     def chosen(three, two):
@@ -128,43 +128,62 @@ def _rectangle(r: dict, crop: dict, draws: dict, options: IkolOptions):
     order = tf.range(_ATTEMPTS, dtype=tf.int32)
     pick = tf.reduce_min(tf.where(inside, order, _ATTEMPTS - 1), axis=-1)
     both = tf.concat([corner[..., ::-1], sizes[..., ::-1]], axis=-1)
-    rectangle = tf.cast(tf.gather(both, pick, axis=1, batch_dims=1), tf.int32)
+    rectangle = tf.gather(both, pick, axis=1, batch_dims=1)
     wanted = (draws["occlude"] < options.occlusion) & (r["occlude"] > 0)
     return tf.where(wanted[..., None], rectangle, tf.zeros_like(rectangle))
 
 
-def pixel_plan(r: dict, encoded, crop: dict, draws: dict, options: IkolOptions) -> dict:
-    """What ``IkolTransform.image`` needs."""
-    size = options.image_size_px
+def _crop_to_source(r: dict, crop: dict, options: IkolOptions):
+    """Affine maps [B, 2, 3] from the crop's pixels to those of the file's image."""
     to_image = geometry.invert_affine(image_to_crop(crop, options))
     sign = tf.where(crop["flip"], -1.0, 1.0)
     offset = tf.where(crop["flip"], r["image_width"] - 1, tf.zeros_like(sign))
     first = to_image[..., 0, :] * sign[..., None]
     first += offset[..., None] * tf.constant([0.0, 0.0, 1.0])
-    to_source = tf.stack([first, to_image[..., 1, :]], axis=-2)
-    last = float(size - 1)
+    return tf.stack([first, to_image[..., 1, :]], axis=-2)
+
+
+def _halvings(encoded, crop: dict, options: IkolOptions):
+    """How often to halve a JPEG that is finer than the crop: int32 [B]."""
+    if not options.reduce_jpeg:
+        return tf.zeros_like(crop["final_side"], tf.int32)
+    finer = crop["final_side"] / options.image_size_px
+    power = tf.floor(tf.math.log(tf.maximum(finer, 1.0)) / tf.math.log(2.0))
+    power = tf.clip_by_value(tf.cast(power, tf.int32), 0, image.MAX_HALVINGS)
+    return tf.where(image.is_jpeg(encoded), power, 0)
+
+
+def pixel_plan(r: dict, encoded, crop: dict, draws: dict, options: IkolOptions) -> dict:
+    """What ``IkolTransform.image`` needs, [B, ...]."""
+    halvings = _halvings(encoded, crop, options)
+    factor = tf.cast(2**halvings, tf.float32)[..., None]
+    # Pixel p of a reduced image stands for the place factor (p + 1/2) - 1/2.
+    to_reduced = _crop_to_source(r, crop, options)
+    shift = (factor - 1) / 2 * tf.constant([0.0, 0.0, 1.0])
+    to_reduced = (to_reduced - shift[..., None, :]) / factor[..., None]
+    last = float(options.image_size_px - 1)
     corners = tf.constant([[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]])
-    corners = tf.broadcast_to(corners, [tf.shape(to_source)[0], 4, 2])
-    corners = geometry.apply_affine(to_source, corners)
-    limits = tf.stack([r["image_width"], r["image_height"]], axis=-1) - 1
-    zero = tf.zeros_like(limits)
+    corners = tf.broadcast_to(corners, [tf.shape(to_reduced)[0], 4, 2])
+    corners = geometry.apply_affine(to_reduced, corners)
+    limits = tf.stack([r["image_width"], r["image_height"]], axis=-1)
+    limits = tf.math.ceil(limits / factor) - 1
     low = tf.floor(tf.reduce_min(corners, axis=-2)) - 1
-    low = tf.clip_by_value(low, zero, limits)
+    low = tf.clip_by_value(low, tf.zeros_like(limits), limits)
     high = tf.math.ceil(tf.reduce_max(corners, axis=-2)) + 1
     high = tf.clip_by_value(high, low, limits)
     window = tf.concat([low[..., ::-1], (high - low + 1)[..., ::-1]], axis=-1)
     window = tf.cast(window, tf.int32)
     to_window = tf.concat(
-        [to_source[..., :2], (to_source[..., 2] - low)[..., None]], axis=-1
+        [to_reduced[..., :2], (to_reduced[..., 2] - low)[..., None]], axis=-1
     )
-    rectangle = _rectangle(r, crop, draws, options)
+    rectangle = tf.cast(_rectangle(r, crop, draws, options) / factor, tf.int32)
     rectangle -= tf.concat([window[..., :2], tf.zeros_like(window[..., :2])], axis=-1)
-    noise_seed = tf.cast(draws["noise"] * 2.0**23, tf.int32)
     return {
         "image": encoded,
+        "halvings": halvings,
         "window": window,
         "warp": to_window,
         "rectangle": rectangle,
-        "noise_seed": noise_seed,
+        "noise_seed": tf.cast(draws["noise"] * 2.0**23, tf.int32),
         "gain": _between(draws["colour"], 1 - options.colour, 1 + options.colour),
     }

@@ -12,29 +12,41 @@ NORMALIZATIONS = {
     ),
 }
 """Mean and standard deviation of red, green and blue in [0, 1]."""
+MAX_HALVINGS = 3
+"""JPEG files can be decoded at 1/2, 1/4 and 1/8 of their size."""
 
 
-def decode_window(data, window):
+def is_jpeg(data):
+    """Whether encoded images, a string tensor of any shape, are JPEG files."""
+    return tf.equal(tf.strings.substr(data, 0, 2), b"\xff\xd8")
+
+
+def decode_window(data, window, halvings):
     """A part of an encoded image; of a JPEG no more than that is decoded.
 
     Args:
         data: string, JPEG or PNG.
-        window: int32 [4]: top, left, height, width, inside the image.
+        window: int32 [4]: top, left, height, width, inside the (reduced) image.
+        halvings: int32 scalar in 0..3: a JPEG is decoded at 1/2**halvings of its size;
+            0 for a PNG.
 
     Returns:
         uint8 [height, width, 3].
     """
 
-    def from_jpeg():
-        return tf.io.decode_and_crop_jpeg(data, window, channels=3)
+    def reduced(power):
+        return lambda: tf.raw_ops.DecodeAndCropJpeg(
+            contents=data, crop_window=window, ratio=2**power, channels=3
+        )
 
     def from_png():
         image = tf.io.decode_png(data, channels=3)
         top, left, height, width = tf.unstack(window)
         return image[top : top + height, left : left + width]
 
-    is_jpeg = tf.equal(tf.strings.substr(data, 0, 2), b"\xff\xd8")
-    return tf.cond(is_jpeg, from_jpeg, from_png)
+    branch = tf.where(is_jpeg(data), halvings + 1, 0)
+    jpegs = [reduced(power) for power in range(MAX_HALVINGS + 1)]
+    return tf.switch_case(branch, [from_png, *jpegs])
 
 
 def paint_noise(image, rectangle, seed):
@@ -62,14 +74,9 @@ def paint_noise(image, rectangle, seed):
         )
         noise = tf.reshape(tf.bitcast(numbers, tf.uint8), [-1])[:count]
         noise = tf.reshape(noise, [height, width, 3])
-        after = shape[:2] - high
-        pads = tf.stack([low, after], axis=1)
-        noise = tf.pad(noise, tf.concat([pads, [[0, 0]]], axis=0))
-        rows, columns = tf.range(shape[0]), tf.range(shape[1])
-        inside_rows = (rows >= low[0]) & (rows < high[0])
-        inside_columns = (columns >= low[1]) & (columns < high[1])
-        inside = inside_rows[:, None] & inside_columns[None, :]
-        return tf.where(inside[..., None], noise, image)
+        rows = image[low[0] : high[0]]
+        rows = tf.concat([rows[:, : low[1]], noise, rows[:, high[1] :]], axis=1)
+        return tf.concat([image[: low[0]], rows, image[high[0] :]], axis=0)
 
     return tf.cond(tf.reduce_all(high > low), paint, lambda: image)
 
@@ -97,15 +104,31 @@ def warp(image, crop_to_window, size_px):
     return tf.ensure_shape(warped[0], [size_px, size_px, 3])
 
 
-def normalize(image, normalization):
-    """Subtract the mean and divide by the standard deviation.
+def colour_and_normalize(image, gain, clip: bool, normalization: str):
+    """Change the colour, subtract the mean and divide by the standard deviation.
 
     Args:
-        image: float32 [..., 3] in [0, 255].
+        image: float32 [S, S, 3] in [0, 255].
+        gain: float32 [3], factor of each channel; None leaves the colour.
+        clip: keep the coloured image in [0, 255].
         normalization: key of ``NORMALIZATIONS``.
 
     Returns:
-        float32 [..., 3].
+        float32 [S, S, 3].
     """
-    mean, deviation = (tf.constant(v) * 255.0 for v in NORMALIZATIONS[normalization])
-    return (image - mean) / deviation
+    shape = image.shape
+
+    def tiled(values):
+        return tf.tile(tf.convert_to_tensor(values, tf.float32), [shape[1]])
+
+    # Rows of numbers: broadcasting along three channels takes four times as long.
+    rows = tf.reshape(image, [shape[0], shape[1] * 3])
+    if gain is not None:
+        rows *= tiled(gain)
+    if gain is not None and clip:
+        rows = tf.clip_by_value(rows, 0.0, 255.0)
+    mean, deviation = NORMALIZATIONS[normalization]
+    rows = (rows - tiled([255 * v for v in mean])) * tiled(
+        [1 / (255 * v) for v in deviation]
+    )
+    return tf.reshape(rows, shape)
