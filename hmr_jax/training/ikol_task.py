@@ -30,9 +30,8 @@ def make_model(config: Mapping[str, Any]) -> ikol.IkolNet:
     """
     values = dict(config["model"])
     sync = values.pop("sync_batch_norm")
-    for name in ("deconv_channels", "mean_betas"):
-        if values.get(name) is not None:
-            values[name] = tuple(values[name])
+    values["deconv_channels"] = tuple(values["deconv_channels"])
+    values["mean_betas"] = tuple(values["mean_betas"]) or None
     values["dtype"] = jnp.dtype(values["dtype"])
     return ikol.IkolNet(axis_name=AXIS_NAME if sync else None, **values)
 
