@@ -1,0 +1,77 @@
+import jax
+import numpy as np
+import pytest
+
+from hmr_jax.commands import experiment
+from hmr_jax.export.params import save_params
+from tests.test_configs import load
+
+
+def config(arg="quicktest", **changes):
+    made, _ = load("quickstart", arg)
+    with made.unlocked():
+        made.update_from_flattened_dict(changes)
+    return made
+
+
+def test_length_of_a_run():
+    assert experiment.num_steps(config(), 10) == 4
+    epochs = {"train.num_steps": 0, "train.num_epochs": 3}
+    assert experiment.num_steps(config(**epochs), 10) == 30
+    for steps, count in ((0, 0), (4, 3)):
+        wrong = {"train.num_steps": steps, "train.num_epochs": count}
+        with pytest.raises(ValueError, match=f"found {steps} and {count}"):
+            experiment.num_steps(config(**wrong), 10)
+
+
+def test_limit_cuts_by_validity():
+    batches = [{"valid": np.ones(4, np.float32), "x": np.arange(4)}] * 3
+    kept = list(experiment.limited(batches, 6))
+    assert [b["valid"].tolist() for b in kept] == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert len(list(experiment.limited(batches, 0))) == 3
+
+
+def test_best_by_follows_the_metric():
+    assert experiment.best_by(config())["best_mode"] == "min"
+    changed = config(**{"eval.best_metric": "PCK"})
+    assert experiment.best_by(changed) == {
+        "best_metric": "pw3d_14/PCK",
+        "best_mode": "max",
+    }
+
+
+def test_batch_size_must_divide(monkeypatch):
+    with pytest.raises(ValueError, match="multiple of the 2 devices, found 3"):
+        experiment._share(3, "config.data.batch_size")
+
+
+def test_unknown_option_of_the_transform():
+    pytest.importorskip("tensorflow")
+    wrong = config()
+    with wrong.unlocked():
+        wrong.data.options.rotations = 3.0
+    with pytest.raises(ValueError, match="config.data.options: .*rotations"):
+        experiment.transform(wrong, train=True)
+
+
+def test_start_from_parameters(tmp_path):
+    made = config()
+    task = experiment.make_task(made)
+    shapes = experiment.variable_shapes(task, made)
+    ones = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)
+    path = tmp_path / "params.npz"
+    save_params(ones, path)
+    start = experiment.start_from(config(**{"start.params": str(path)}), task)
+    assert all(np.all(leaf == 1) for leaf in jax.tree.leaves(start(None)))
+    wider = config(**{"start.params": str(path), "model.hidden": 24})
+    with pytest.raises(ValueError, match=r"fc1/kernel: expected \(64, 24\), found"):
+        experiment.start_from(wider, experiment.make_task(wider))
+    both = config(**{"start.params": str(path), "start.workdir": "w"})
+    with pytest.raises(ValueError, match="at most one of"):
+        experiment.start_from(both, task)
+    assert experiment.start_from(made, task) is None
+
+
+def test_flat_metrics_leave_out_parts():
+    values = {"smpl_24": {"MPJPE": 80.0, "x": 30.0, "PCK/Head": 90.0}}
+    assert experiment.flat_metrics(values) == {"smpl_24/MPJPE": 80.0}

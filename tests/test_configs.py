@@ -1,0 +1,118 @@
+"""Every config is locked, complete, and describes a step that can be traced."""
+
+import functools
+import importlib.util
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from hmr_jax.commands import experiment
+from hmr_jax.training import optimizer, parallel, state, step
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "common")
+
+
+def load(name, arg=None):
+    path = CONFIGS / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"configs_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg), module
+
+
+def blank_batch(size, side):
+    shapes = {
+        "image": (side, side, 3),
+        "crop_to_image": (2, 3),
+        "intrinsics_inv": (3, 3),
+        "root_cam_m": (3,),
+        "target_uvd": (24, 3),
+        "target_uvd_weight": (24, 3),
+        "target_quat": (24, 4),
+        "target_quat_weight": (24, 1),
+        "target_shape": (10,),
+        "target_shape_weight": (1,),
+        "target_twist": (23, 2),
+        "target_twist_weight": (23, 2),
+        "has_smpl": (1,),
+        "joints_cam_m": (24, 4),
+        "joints_h36m_cam_m": (17, 4),
+        "pose_aa": (24, 3),
+        "betas": (10,),
+        "valid": (),
+    }
+    return {k: np.zeros((size, *shape), np.float32) for k, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("arg", [None, "quicktest", "published", "quicktest,published"])
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_locked_and_as_json(name, arg):
+    config, module = load(name, arg)
+    assert "hmr-jax train --config=" in module.__doc__
+    assert config.is_locked
+    with pytest.raises(AttributeError, match="learning_rate"):
+        config.optimizer.learnig_rate = 1.0
+    json.dumps(config.to_dict())
+    assert abs(sum(config.data.sources.values()) - 1.0) < 1e-9
+    assert config.image_size_px % 32 == 0
+
+
+def test_unknown_word():
+    with pytest.raises(ValueError, match="'quickest'"):
+        load("quickstart", "quickest")
+
+
+def test_published_numbers():
+    """specs/ikol.md section 13, both columns."""
+    first, _ = load("ikol_pretrain")
+    second, _ = load("ikol_finetune")
+    for config, rate, epochs, batch in (
+        (first, 1e-3, 399, 24),
+        (second, 1e-4, 199, 64),
+    ):
+        assert config.optimizer.name == "adam"
+        assert config.optimizer.learning_rate == rate
+        assert config.optimizer.factor == 0.1
+        assert config.optimizer.boundary_epochs == (50, 120)
+        assert config.optimizer.weight_decay == 0.0
+        assert config.train.num_epochs == epochs
+        assert config.data.batch_size == batch
+        assert (config.model.depth, config.image_size_px) == (34, 256)
+        assert config.model.depth_bins == 64
+        assert config.model.deconv_channels == (256, 256, 256)
+        weights = config.losses.weights
+        assert (weights.beta, weights.twist, weights.uvd) == (1.0, 0.01, 1.0)
+        assert weights.theta == 0.01
+    mixture = {"h36m": 0.3, "mpi_inf_3dhp": 0.1, "coco": 0.4, "pw3d": 0.2}
+    assert first.data.sources.to_dict() == mixture
+    mixture = {"h36m": 0.3, "coco": 0.15, "mpi_inf_3dhp": 0.4, "pw3d": 0.15}
+    assert second.data.sources.to_dict() == mixture
+
+
+@pytest.mark.parametrize(
+    ("name", "arg"), [("quickstart", None), ("ikol_finetune", "published")]
+)
+def test_step_can_be_traced(name, arg, tiny_body):
+    config, _ = load(name, arg)
+    task = experiment.make_task(config)
+    tx, _ = optimizer.from_config(
+        config.optimizer.to_dict(), total_steps=1000, steps_per_epoch=10
+    )
+    batch = blank_batch(2, config.image_size_px)
+    start = jax.eval_shape(
+        functools.partial(state.init_state, task, tx), jax.random.key(0), batch
+    )
+    mapped = parallel.map_step(
+        functools.partial(
+            step.step, task=task, tx=tx, axis_name=parallel.AXIS_NAME, accumulate=1
+        ),
+        devices=jax.devices()[:1],
+    )
+    batch = jax.tree.map(lambda x: x[None], batch)
+    after, metrics = jax.eval_shape(mapped, start, batch, jax.random.key(1), tiny_body)
+    assert jax.tree.map(np.shape, after.params) == jax.tree.map(np.shape, start.params)
+    assert {"total", "uvd", "theta", "beta", "twist"} <= set(metrics)
