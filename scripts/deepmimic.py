@@ -1,8 +1,8 @@
 """Reading the DeepMimic humanoid clips of the PyPI package ``pybullet``.
 
 A frame holds 44 numbers: duration; root position (3) and quaternion wxyz (4); then
-quaternions of chest, neck, right hip, (1 angle) right knee, right ankle, right shoulder,
-(1 angle) right elbow, and the same for the left side. The humanoid of
+quaternions of chest, neck, right hip, (1 angle) right knee, right ankle, right
+shoulder, (1 angle) right elbow, and the same for the left side. The humanoid of
 ``pybullet_data/humanoid/humanoid.urdf`` faces +x with y up and its right at +z; at rest
 it stands with hanging arms. Knees and elbows turn about z.
 """

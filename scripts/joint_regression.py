@@ -28,7 +28,9 @@ def fit_joint(
     if mirror is None:
         groups = candidates[:, None]
     else:
-        groups = np.unique(np.sort(np.stack([candidates, mirror[candidates]], 1)), axis=0)
+        groups = np.unique(
+            np.sort(np.stack([candidates, mirror[candidates]], 1)), axis=0
+        )
     local = (vertices_m[:, groups] - centre[:, None]).mean(2)
     # Rows: every coordinate of every mesh in millimetres, then the sum of weights.
     matrix = 1e3 * local.transpose(0, 2, 1).reshape(-1, len(groups))
@@ -43,7 +45,9 @@ def fit_joint(
     return weights / weights.sum()
 
 
-def nearest(vertices_m: np.ndarray, joint_m: np.ndarray, count: int, allowed: np.ndarray):
+def nearest(
+    vertices_m: np.ndarray, joint_m: np.ndarray, count: int, allowed: np.ndarray
+):
     """The ``count`` allowed vertices of [V, 3] that lie nearest to a point [3]."""
     distance = np.linalg.norm(vertices_m - joint_m, axis=-1)
     distance = np.where(allowed, distance, np.inf)

@@ -1,6 +1,6 @@
 """Left-right symmetric simplification of a triangle mesh by half-edge collapses.
 
-Every remaining vertex is an original one, so that shape directions, skinning weights and
+Every remaining vertex is an original one, so shape directions, skinning weights and
 texture coordinates carry over by indexing. The error is the quadric error (Garland and
 Heckbert, 1997) summed over several shapes and poses of the same mesh, so that creases
 which appear only in a bent elbow keep their vertices.
@@ -21,6 +21,15 @@ def _face_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.cross(b - a, c - a)
 
 
+def _boundary(faces: np.ndarray, num_vertices: int) -> np.ndarray:
+    """Vertices [V] on an edge with only one face; they stay."""
+    edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    unique, count = np.unique(edges, axis=0, return_counts=True)
+    out = np.zeros(num_vertices, bool)
+    out[unique[count == 1]] = True
+    return out
+
+
 class Decimator:
     """State of one simplification; see ``decimate``."""
 
@@ -36,6 +45,7 @@ class Decimator:
         for index, face in enumerate(self.faces):
             for vertex in face:
                 self.around[vertex].add(index)
+        self.fixed = _boundary(faces, len(mirror))
         self.stamp = np.zeros(len(mirror), int)
         self.alive = np.ones(len(mirror), bool)
         self.length_weight = length_weight
@@ -75,6 +85,8 @@ class Decimator:
 
     def valid(self, u, v):
         """Whether collapsing ``u`` into ``v`` keeps a good closed surface."""
+        if self.fixed[u]:
+            return False
         edge_faces = self.around[u] & self.around[v]
         near_u, near_v = self.neighbours(u), self.neighbours(v)
         if len(edge_faces) != 2 or len(near_u & near_v) != 2:
@@ -95,12 +107,11 @@ class Decimator:
         longest = ((corners - np.roll(corners, 1, axis=2)) ** 2).sum(-1).max(-1)
         quality = sizes[1] / np.maximum(longest, 1e-20)
         return (
-            cosine.min() > MIN_NORMAL_COSINE
-            and quality[0].min() > MIN_TRIANGLE_QUALITY
+            cosine.min() > MIN_NORMAL_COSINE and quality[0].min() > MIN_TRIANGLE_QUALITY
         )
 
     def _uv_map(self, u, v, edge_faces):
-        """Texture index of ``v`` for each texture index of ``u``; None at a conflict."""
+        """Texture index of ``v`` for each one of ``u``; None at a conflict."""
         mapping = {}
         for face in edge_faces:
             corners = dict(zip(self.faces[face], self.uv[face], strict=True))
@@ -181,13 +192,14 @@ def decimate(
     face_weight: np.ndarray,
     length_weight: float = 3e-3,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Simplify a closed mesh symmetrically.
+    """Simplify a mesh symmetrically; the edge of an open one stays as it is.
 
     Args:
         meshes_m: [K, V, 3] shapes and poses of the mesh; the first decides quality.
         faces: [F, 3] triangles.
         face_uv: [F, 3] texture indices.
-        mirror: [V] the mirrored vertex of each; itself on the midline.
+        mirror: [V] the mirrored vertex of each, itself on the midline; ``arange(V)``
+            for a mesh without symmetry.
         target_vertices: number of vertices to keep.
         face_weight: [F] importance of each face.
         length_weight: how much long edges cost next to distance from the surface.

@@ -30,7 +30,7 @@ def minimal_rotation(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def frame(main: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Right-handed frame [..., 3, 3] whose columns are main, second made normal, third."""
+    """Right-handed frame [..., 3, 3]: ``main``, ``second`` made normal to it, third."""
     main, second = np.broadcast_arrays(unit(main), second)
     second = unit(second - (second * main).sum(-1, keepdims=True) * main)
     return np.stack([main, second, np.cross(main, second)], axis=-1)
@@ -58,7 +58,9 @@ def pose_heads(
     for bone, parent in enumerate(parents):
         if parent >= 0:
             offset = heads_m[..., bone, :] - heads_m[..., parent, :]
-            turned = np.einsum("...ij,...j->...i", global_rotmats[..., parent, :, :], offset)
+            turned = np.einsum(
+                "...ij,...j->...i", global_rotmats[..., parent, :, :], offset
+            )
             posed[..., bone, :] = posed[..., parent, :] + turned
     return posed
 

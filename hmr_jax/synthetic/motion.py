@@ -108,7 +108,9 @@ def load_motion(
     path = pathlib.Path(path)
     files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
     if not files or not files[0].exists():
-        raise FileNotFoundError(f"{path}: expected an .npz of poses or a folder of them")
+        raise FileNotFoundError(
+            f"{path}: expected an .npz of poses or a folder of them"
+        )
     root = path if path.is_dir() else path.parent
     return MotionSet(tuple(_read_amass(f, root, split) for f in files))
 
