@@ -66,7 +66,7 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
         )
 
-    def _score(self, metrics: Mapping[str, float]) -> float:
+    def _score(self, metrics: Mapping[str, float] | None) -> float:
         """Larger is better; a checkpoint without the metric is never the best."""
         value = (metrics or {}).get(self.best_metric)
         if value is None or math.isnan(value):
@@ -221,7 +221,10 @@ def check_matches(expected: Any, found: Any, where: str) -> None:
     problems = [
         f"{name}: expected {ours.get(name, 'nothing')}, "
         f"found {theirs.get(name, 'nothing')}"
-        for name in sorted(ours.keys() | theirs.keys())
+        # Parameters first: they say most.
+        for name in sorted(
+            ours.keys() | theirs.keys(), key=lambda n: (not n.startswith("params"), n)
+        )
         if ours.get(name) != theirs.get(name)
     ]
     if problems:

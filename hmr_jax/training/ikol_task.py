@@ -19,7 +19,7 @@ from hmr_jax.training.task import Batch, Task, Variables
 _EXTENSIONS = ("rotmat", "joints")
 
 
-def make_model(config: Mapping[str, Any]) -> ikol.IkolNet:
+def make_model(config: Any) -> ikol.IkolNet:
     """The network a config's ``model`` section describes.
 
     Args:
@@ -36,7 +36,7 @@ def make_model(config: Mapping[str, Any]) -> ikol.IkolNet:
     return ikol.IkolNet(axis_name=AXIS_NAME if sync else None, **values)
 
 
-def make_task(config: Mapping[str, Any]) -> Task:
+def make_task(config: Any) -> Task:
     """IKOL's network, layer and losses as a task; its assets are the body.
 
     Args:
