@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import struct
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -176,10 +177,15 @@ def open_directory(path: str | os.PathLike) -> RecordDirectory:
 def _load_index(path: pathlib.Path, manifest: dict) -> tuple[dict, dict]:
     if not (path / INDEX).is_file():
         raise RecordError(f"{path / INDEX}: expected the index of records, found none")
-    with np.load(path / INDEX) as index:
-        names = sorted(manifest["splits"])
-        offsets = {name: index[f"{name}/offset"] for name in names}
-        checksums = {name: index[f"{name}/checksum"] for name in names}
+    names = sorted(manifest["splits"])
+    try:
+        with np.load(path / INDEX) as index:
+            offsets = {name: index[f"{name}/offset"] for name in names}
+            checksums = {name: index[f"{name}/checksum"] for name in names}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RecordError(
+            f"{path / INDEX}: not an index of records: {error!r}"
+        ) from error
     return offsets, checksums
 
 

@@ -8,6 +8,7 @@ reads it) with our manifest and index beside the shards.
 import contextlib
 import fcntl
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -164,15 +165,16 @@ def _beam_chunk(factory: Factory, split: str, chunk) -> list:
     return list(zip(places, checked_examples(source, split, keys), strict=True))
 
 
+def beam_is_installed() -> bool:
+    """Whether ``apache_beam`` can be imported."""
+    return importlib.util.find_spec("apache_beam") is not None
+
+
 def _beam_transform(
     factory: Factory, split: str, keys: Sequence[Key], stride: int, chunk_size: int
 ):
-    try:
-        import apache_beam as beam
-    except ImportError as error:
-        raise ImportError(
-            "conversion on Beam needs apache-beam: pip install 'hmr_jax[beam]'"
-        ) from error
+    import apache_beam as beam
+
     placed = [(position * stride, key) for position, key in enumerate(keys)]
     return (
         beam.Create(list(workers.chunks(placed, chunk_size)))
@@ -261,6 +263,11 @@ def build(
         RecordError: a record breaks the schema, or the directory exists with another
             configuration; naming both.
     """
+    on_beam = beam_runner is not None or beam_options is not None
+    if on_beam and not beam_is_installed():
+        raise ImportError(
+            "conversion on Beam needs apache-beam: pip install 'hmr_jax[beam]'"
+        )
     tfds.disable_progress_bar()
     source = factory()
     parent = pathlib.Path(data_dir).expanduser() / source.name
@@ -275,7 +282,7 @@ def build(
             data_dir=str(parent.parent),
             num_workers=num_workers,
             chunk_size=chunk_size,
-            beam=beam_runner is not None or beam_options is not None,
+            beam=on_beam,
             progress=progress,
         )
         config = tfds.download.DownloadConfig(

@@ -99,6 +99,19 @@ def build_people(path, count=10, num_shards=2, **arguments):
     """A directory of records with one split ``train``."""
     people = {k: arguments.pop(k) for k in ("joint_set", "broken") if k in arguments}
     factory = functools.partial(People, (("train", count),), **people)
-    return base.build(
-        factory, path, num_shards=num_shards, progress=False, **arguments
-    )
+    return base.build(factory, path, num_shards=num_shards, progress=False, **arguments)
+
+
+def parsed(made: list[dict]) -> dict:
+    """Records as a transform receives them: tensors of a batch, with traits."""
+    import tensorflow as tf
+
+    from data_pipelines import reading
+    from data_pipelines.transforms.ikol import IkolTransform
+
+    spec = schema.RecordSpec()
+    serialized = [schema.encode(schema.validate(r, spec)) for r in made]
+    batch = schema.parse_batch(tf.constant(serialized), IkolTransform.fields, spec)
+    for name, value in reading.DEFAULT_TRAITS.items():
+        batch[name] = tf.fill([len(made)], value)
+    return batch

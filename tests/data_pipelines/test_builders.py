@@ -1,0 +1,145 @@
+import functools
+
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipelines import records, schema
+from data_pipelines.builders import base, synthetic
+from tests.data_pipelines import people
+from tests.data_pipelines.people import People, build_people, make_record
+
+
+def contents(path):
+    return [r["sample_id"] for r in records.read_records(path, "train")]
+
+
+def test_tfds_reads_what_the_builder_wrote(tmp_path):
+    path = build_people(tmp_path, count=5)
+    builder = tfds.builder_from_directory(str(path))
+    assert builder.info.splits["train"].num_examples == 5
+    assert builder.info.metadata["joint_set"] == "smpl_24"
+    example = next(iter(builder.as_dataset(split="train")))
+    assert example["image"].shape == (64, 64, 3)
+    assert example["sample_id"].numpy() == b"person_0000"
+
+
+def test_a_second_build_does_nothing_and_another_config_is_refused(
+    tmp_path, monkeypatch
+):
+    path = build_people(tmp_path, count=4)
+    before = (path / records.MANIFEST).stat().st_mtime_ns
+    monkeypatch.setattr(People, "example", None)
+    assert build_people(tmp_path, count=4) == path
+    assert (path / records.MANIFEST).stat().st_mtime_ns == before
+    with pytest.raises(
+        schema.RecordError, match="config.counts.train: expected 5, found 4"
+    ):
+        build_people(tmp_path, count=5)
+
+
+def test_worker_processes_write_the_same_records(tmp_path):
+    alone = build_people(tmp_path / "a", count=7)
+    shared = build_people(tmp_path / "b", count=7, num_workers=2, chunk_size=2)
+    fingerprints = {records.open_directory(p).fingerprint for p in (alone, shared)}
+    assert len(fingerprints) == 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_failed_conversion_leaves_nothing_and_can_be_repeated(tmp_path, num_workers):
+    with pytest.raises(schema.RecordError, match="key 'train_3'.*field betas.*finite"):
+        build_people(tmp_path, count=5, broken=3, num_workers=num_workers)
+    parent = tmp_path / "people_smpl_24"
+    assert [p.name for p in parent.iterdir()] == [".lock"]
+    with pytest.raises(schema.RecordError, match="expected one directory"):
+        records.open_directory(tmp_path)
+    assert len(contents(build_people(tmp_path, count=5))) == 5
+
+
+def test_remains_of_a_killed_conversion_are_cleared(tmp_path):
+    parent = tmp_path / "people_smpl_24"
+    (parent / "1.0.0.incomplete.ABCDEF").mkdir(parents=True)
+    (parent / "1.0.0.incomplete.ABCDEF" / "bucket.tmp").write_bytes(b"half")
+    path = build_people(tmp_path, count=3)
+    assert sorted(p.name for p in parent.iterdir()) == [".lock", path.name]
+
+
+def test_only_one_conversion_at_a_time(tmp_path):
+    with (
+        base._sole_builder(tmp_path / "people_smpl_24"),
+        pytest.raises(schema.RecordError, match="another process is converting"),
+    ):
+        build_people(tmp_path, count=3)
+
+
+class TwiceTheSameKey(People):
+    def keys(self, split):
+        return ["train_0", "train_1", "train_0"]
+
+
+class TooFew(People):
+    def examples(self, split, keys):
+        return list(super().examples(split, keys))[:-1]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [(TwiceTheSameKey, "unique keys, found 1 repeated"), (TooFew, "found fewer")],
+)
+def test_wrong_sources_are_refused(tmp_path, source, message):
+    with pytest.raises(schema.RecordError, match=message):
+        base.build(source, tmp_path, progress=False)
+
+
+class Samples:
+    """Stands in for the renderer."""
+
+    def __init__(self, split, count, seed, size_px):
+        self._arguments = (split, count, seed, size_px)
+
+    def __len__(self):
+        return self._arguments[1]
+
+    def samples(self, indices):
+        split, _, seed, size_px = self._arguments
+        for index in indices:
+            record = make_record(100 * seed + index, size=(size_px, size_px))
+            yield record | {"sample_id": f"{split}/{index}"}
+
+
+def test_synthetic_records_come_from_the_injected_source(tmp_path):
+    factory = functools.partial(
+        synthetic.SyntheticRecords,
+        Samples,
+        {"train": 5, "test": 2},
+        seed=3,
+        size_px=32,
+        config={"body": "open"},
+    )
+    path = base.build(factory, tmp_path, chunk_size=2, progress=False)
+    directory = records.open_directory(path)
+    assert path.parent.name == "synthetic"
+    assert directory.manifest["config"]["body"] == "open"
+    assert contents(path) == [f"train/{i}" for i in range(5)]
+    assert records.verify(path) == {"train": 5, "test": 2}
+
+
+def test_beam_is_optional_and_named(tmp_path):
+    if base.beam_is_installed():
+        pytest.skip("apache-beam is installed")
+    with pytest.raises(ImportError, match=r"hmr_jax\[beam\]"):
+        build_people(tmp_path, count=3, beam_runner="DirectRunner")
+
+
+@pytest.mark.slow
+def test_beam_writes_the_same_records(tmp_path):
+    pytest.importorskip("apache_beam")
+    alone = build_people(tmp_path / "a", count=9, num_shards=1)
+    beam = build_people(
+        tmp_path / "b", count=9, num_shards=1, chunk_size=2, beam_runner="DirectRunner"
+    )
+    fingerprints = {records.open_directory(p).fingerprint for p in (alone, beam)}
+    assert len(fingerprints) == 1
+
+
+def test_helpers_make_valid_records():
+    schema.validate(people.make_record(0), schema.RecordSpec())
