@@ -76,8 +76,8 @@ def parse(
         rest = values([f"hmr-jax {name}", *argv])[1:]
     except flags.Error as error:
         # ml_collections puts the whole traceback of a config file into its message.
-        text = str(error).strip().splitlines()
-        text = text[-1] if "Traceback" in str(error) else " ".join(text)
+        lines = str(error).strip().splitlines()
+        text = lines[-1] if "Traceback" in str(error) else " ".join(lines)
         raise UsageError(f"{text} (hmr-jax {name} --help lists the flags)") from error
     # How a locked config refuses a field; the message brings the nearest name.
     except (KeyError, AttributeError) as error:

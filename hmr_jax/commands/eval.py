@@ -117,10 +117,12 @@ def main(argv: list[str]) -> int:
 
 
 def _draw(scorer, trained, config, body, count, path) -> None:
+    import numpy as np
+
     from hmr_jax.commands import scoring
     from hmr_jax.render import draw
 
-    pictures = []
+    pictures: list[np.ndarray] = []
     for batch in scorer.batches():
         predictions = scorer.predict(trained.variables, batch)
         vertices = predictions["vertices_cam_m"]

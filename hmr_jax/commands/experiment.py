@@ -86,9 +86,12 @@ def data_dir(config: Config, workdir: str | pathlib.Path | None) -> pathlib.Path
         ValueError: neither names one.
         FileNotFoundError: it is not there.
     """
-    if not config.data.dir and workdir is None:
+    if config.data.dir:
+        path = pathlib.Path(config.data.dir)
+    elif workdir is not None:
+        path = pathlib.Path(workdir) / "data"
+    else:
         raise ValueError("config.data.dir: expected a folder (or give --workdir)")
-    path = pathlib.Path(config.data.dir or pathlib.Path(workdir) / "data")
     if not path.is_dir():
         raise FileNotFoundError(
             f"no datasets: {path} does not exist; 'hmr-jax data build' makes one, "
@@ -311,14 +314,14 @@ def load_trained(
         FileNotFoundError: there is no such file or checkpoint.
     """
     shapes = variable_shapes(task, config)
-    if bool(workdir) == bool(params):
-        raise ValueError("expected either a workdir or a file of parameters")
-    if params:
+    if params and not workdir:
         from hmr_jax.export.params import load_params
 
         variables = load_params(params)
         check_matches(shapes, variables, params)
         return Trained(variables, params, None)
+    if not workdir or params:
+        raise ValueError("expected either a workdir or a file of parameters")
     folder = pathlib.Path(workdir) / "checkpoints"
     with Checkpoints(folder, **best_by(config), read_only=True) as store:
         step = {"best": store.best or store.latest, "latest": store.latest}.get(which)
@@ -336,7 +339,7 @@ def load_trained(
     return Trained(variables, origin, step)
 
 
-def best_by(config: Config) -> dict[str, str]:
+def best_by(config: Config) -> dict[str, Any]:
     """The arguments of ``Checkpoints`` that choose the best one."""
     metric = config.eval.best_metric
     larger = metric.startswith(("PCK", "AUC"))

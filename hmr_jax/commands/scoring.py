@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -48,6 +49,8 @@ class Scorer:
         self._protocols = tuple(protocols or config.eval.protocols)
         for name in self._protocols:
             get_protocol(name)
+        if task.predict is None:
+            raise ValueError(f"system {config.system!r} has nothing to predict")
         self._predict = parallel.map_predict(task.predict)
         self._assets = parallel.place(body)
         self._batches = experiment.eval_batches(config, folder)
@@ -112,7 +115,7 @@ def mean_pose_predictor(
             betas.append(record["betas"])
     if not poses:
         raise ValueError(f"{path}: no record with a body pose to take the mean of")
-    matrices = rotations.axis_angle_to_matrix(np.stack(poses))
+    matrices = rotations.axis_angle_to_matrix(jnp.asarray(np.stack(poses)))
     pose = np.asarray(_nearest_rotation(np.asarray(matrices).mean(0)))
     return functools.partial(
         _constant, body=body, pose=pose[None], betas=np.mean(betas, 0)[None]

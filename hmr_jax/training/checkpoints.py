@@ -68,7 +68,7 @@ class Checkpoints:
 
     def _score(self, metrics: Mapping[str, float] | None) -> float:
         """Larger is better; a checkpoint without the metric is never the best."""
-        value = (metrics or {}).get(self.best_metric)
+        value = (metrics or {}).get(self.best_metric or "")
         if value is None or math.isnan(value):
             return -math.inf
         return self._sign * value

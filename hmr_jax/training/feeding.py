@@ -95,6 +95,7 @@ class Prefetcher:
 
     def _read(self) -> None:
         while not self._stop.is_set():
+            item: Any
             try:
                 batch = next(self._iterator)
                 item = (self._put(batch), self._iterator.state())

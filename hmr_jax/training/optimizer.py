@@ -147,8 +147,10 @@ def from_config(
         values["boundary_steps"] = tuple(
             int(round(epoch * steps_per_epoch)) for epoch in epochs
         )
-    names = ("learning_rate", "schedule", "warmup_steps", "boundary_steps", "factor")
-    names += ("final_fraction",)
+    names = ["learning_rate", "schedule", "warmup_steps", "boundary_steps", "factor"]
+    names += ["final_fraction"]
+    # Configs have no None: their zero is 'no clipping'.
+    values["clip_global_norm"] = values.get("clip_global_norm") or None
     chosen = {name: values.pop(name) for name in names if name in values}
     schedule = make_schedule(total_steps=total_steps, **chosen)
     return make_optimizer(learning_rate=schedule, **values), schedule

@@ -57,6 +57,10 @@ def test_from_config_turns_epochs_into_steps():
     _, rate = optimizer.from_config(config, total_steps=4000, steps_per_epoch=10)
     found = [float(rate(s)) for s in (499, 500, 1199, 1200)]
     np.testing.assert_allclose(found, [1e-3, 1e-4, 1e-4, 1e-5], rtol=1e-5)
+    config["clip_global_norm"] = 0.0  # a config's way to say: none
+    tx, _ = optimizer.from_config(config, total_steps=4000, steps_per_epoch=10)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    assert np.all(np.asarray(updates["kernel"]) < 0)
     with pytest.raises(ValueError, match="length of an epoch"):
         optimizer.from_config(config, total_steps=4000)
 
