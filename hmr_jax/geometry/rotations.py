@@ -378,6 +378,21 @@ def _perpendicular(unit: Array) -> Array:
     )
 
 
+def _halfway(a: Array, b: Array) -> Array:
+    """Unit vectors half way between two directions; perpendicular to opposite ones."""
+    total, across = a + b, a - b
+    obtuse = jnp.sum(a * b, -1, keepdims=True) < 0
+    across = safe.normalize(jnp.where(obtuse, across, a))
+    # The sum of nearly opposite vectors is mostly rounding error; what of it is not at
+    # right angles to their difference is nothing else.
+    error = jnp.sum(total * across, -1, keepdims=True) * across
+    total = jnp.where(obtuse, total - error, total)
+    limit = 16 * float(jnp.finfo(a.dtype).eps) ** 2
+    regular = jnp.sum(total * total, -1, keepdims=True) > limit
+    half = safe.normalize(jnp.where(regular, total, a))
+    return jnp.where(regular, half, _perpendicular(across))
+
+
 def rotation_between(
     a: Float[Array, "*batch 3"], b: Float[Array, "*batch 3"]
 ) -> Float[Array, "*batch 3 3"]:
@@ -393,11 +408,7 @@ def rotation_between(
         they are opposite.
     """
     a, b = safe.normalize(a), safe.normalize(b)
-    total = a + b
-    limit = 16 * float(jnp.finfo(a.dtype).eps) ** 2
-    regular = (jnp.sum(total * total, -1) > limit)[..., None]
-    half = jnp.where(regular, safe.normalize(jnp.where(regular, total, a)), 0)
-    half = jnp.where(regular, half, _perpendicular(a))
+    half = _halfway(a, b)
     along = 4 * jnp.sum(a * half, -1)[..., None, None]
     turned = along * _outer(half, a) - 2 * _outer(a, a) - 2 * _outer(half, half)
     defined = (jnp.sum(a * a, -1) > 0.5) & (jnp.sum(b * b, -1) > 0.5)
