@@ -75,7 +75,9 @@ class TreeLayout:
 
 def _schedule(parents: tuple[int, ...]) -> list[list[int]]:
     """Rows of at most WIDTH joints, children first, parents distinct within a row."""
-    children = [[c for c, p in enumerate(parents) if p == j] for j in range(len(parents))]
+    children = [
+        [c for c, p in enumerate(parents) if p == j] for j in range(len(parents))
+    ]
     depth = [0] * len(parents)
     for joint in range(1, len(parents)):
         depth[joint] = depth[parents[joint]] + 1

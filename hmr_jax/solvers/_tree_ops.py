@@ -5,6 +5,9 @@ broadcast multiplies over slices, which XLA runs as vector loops along the batch
 3x3 matrices would each be a call.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,9 +118,24 @@ def tiny_square(dtype: np.dtype) -> float:
 
 def cofactors(h: Array) -> Array:
     """Matrix of cofactors of symmetric ``[slots, 3, 3, batch]``."""
-    tall = jnp.concatenate([h, h[:, :2]], axis=1)
-    wide = jnp.concatenate([tall, tall[:, :, :2]], axis=2)
-    return wide[:, 1:4, 1:4] * wide[:, 2:5, 2:5] - wide[:, 1:4, 2:5] * wide[:, 2:5, 1:4]
+    rows = [h[:, i] for i in range(3)]
+    crossed = [cross(rows[i - 2], rows[i - 1])[:, None] for i in range(3)]
+    return jnp.concatenate(crossed, axis=1)
+
+
+def total(x: Array) -> Array:
+    """Sum over all axes but the minor one; a dot is far faster than XLA's reduce."""
+    flat = x.reshape(-1, x.shape[-1])
+    return jnp.matmul(jnp.ones(flat.shape[:1], x.dtype), flat, precision=HIGHEST)
+
+
+def largest(x: Array) -> Array:
+    """Largest magnitude over all axes but the minor one, by halving."""
+    flat = jnp.abs(x.reshape(-1, x.shape[-1]))
+    while flat.shape[0] > 1:
+        half = (flat.shape[0] + 1) // 2
+        flat = jnp.maximum(flat[:half], flat[flat.shape[0] - half :])
+    return flat[0]
 
 
 def opaque_one(values: Array) -> Array:
@@ -135,3 +153,31 @@ def materialise(x: Array, one: Array) -> Array:
     drops ``optimization_barrier`` before it fuses. It does not duplicate divisions.
     """
     return x / one
+
+
+CHUNK = 256
+"""Lanes solved together on a CPU: the sweeps' arrays (10 kB a lane) stay in its cache."""
+
+
+def in_chunks(fn: Callable[..., Any], *arrays: Array) -> Any:
+    """``fn(*arrays)``, on a CPU over chunks of the minor axis one after the other.
+
+    Args:
+        fn: maps arrays to a pytree of arrays, lane by lane along the minor axis.
+        arrays: share their minor axis. Lanes added to fill a chunk are zero.
+    """
+    batch = arrays[0].shape[-1]
+    if batch <= CHUNK or jax.default_backend() != "cpu":
+        return fn(*arrays)
+    chunks = -(-batch // CHUNK)
+
+    def split(x: Array) -> Array:
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, chunks * CHUNK - batch)])
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], chunks, CHUNK), -2, 0)
+
+    def merge(x: Array) -> Array:
+        x = jnp.moveaxis(x, 0, -2)
+        return x.reshape(*x.shape[:-2], chunks * CHUNK)[..., :batch]
+
+    out = jax.lax.map(lambda parts: fn(*parts), tuple(split(x) for x in arrays))
+    return jax.tree.map(merge, out)

@@ -41,9 +41,10 @@ def sweep(
     """
     one = ops.opaque_one(weights)
     bones_x = ops.skew(bones)
-    drive = ops.eye(bones.dtype) * weights[:, None, None]
-    drive = jnp.concatenate([drive, forces[:, :, None]], axis=2)
-    gain = _leaf_to_root(layout, bones_x, curvature, drive, damping, one)
+    mass = ops.eye(bones.dtype) * weights[:, None, None]
+    parts = [bones_x, curvature, mass, forces[:, :, None]]
+    packed = ops.materialise(jnp.concatenate(parts, axis=2), one)
+    gain = _leaf_to_root(layout, packed, damping, one)
     return _root_to_leaf(layout, bones_x, gain, one)
 
 
@@ -62,36 +63,28 @@ def regularised(h: Array, damping: Array) -> tuple[Array, Array]:
 
 
 def _leaf_to_root(
-    layout: TreeLayout,
-    bones_x: Array,
-    curvature: Array,
-    drive: Array,
-    damping: Array,
-    one: Array,
+    layout: TreeLayout, packed: Array, damping: Array, one: Array
 ) -> Array:
     """Eliminate the joints, children first; returns X ``[slots, 3, 4, batch]``."""
-    slots, batch = drive.shape[0], drive.shape[-1]
+    slots, batch = packed.shape[0], packed.shape[-1]
     parents = layout.parent_slot.reshape(-1, WIDTH)
 
     def step(sums: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         start, parent = inputs
-
-        def own(values: Array) -> Array:
-            row = jax.lax.dynamic_slice_in_dim(values, start, WIDTH, 0)
-            return ops.materialise(row, one)
-
-        row = own(sums)
+        row = jax.lax.dynamic_slice_in_dim(sums, start, WIDTH, 0)
+        own = jax.lax.dynamic_slice_in_dim(packed, start, WIDTH, 0)
+        row, own = ops.materialise(row, one), ops.materialise(own, one)
         n, h, p = row[:, :, :4], row[:, :, 4:7], row[:, :, 7:]
+        bone_x, curvature, drive = own[:, :, :3], own[:, :, 3:6], own[:, :, 6:]
         h, trace = regularised(h, damping)
         cof = ops.materialise(ops.cofactors(h), one)
         det = ops.matmul(h[:, :1], cof[:, :, :1])  # first row by first column
-        x = ops.matmul(cof, n) * soft_inverse_determinant(det, trace)
-        x = ops.materialise(x, one)
-        p = ops.materialise(p - ops.matmul_at(n[:, :, :3], x) + own(drive), one)
-        bone_x = own(bones_x)
+        scale = ops.materialise(soft_inverse_determinant(det, trace), one)
+        x = ops.materialise(ops.matmul(cof, n) * scale, one)
+        p = ops.materialise(p - ops.matmul_at(n[:, :, :3], x) + drive, one)
         n = ops.materialise(ops.matmul(bone_x, p), one)
-        h = ops.matmul_bt(n[:, :, :3], bone_x) + own(curvature)
-        out = jnp.concatenate([n, h, p], axis=2)
+        h = ops.matmul_bt(n[:, :, :3], bone_x) + curvature
+        out = ops.materialise(jnp.concatenate([n, h, p], axis=2), one)
         for lane in range(WIDTH):
             at = (parent[lane], 0, 0, 0)
             total = jax.lax.dynamic_slice(sums, at, (1, *sums.shape[1:]))
@@ -99,7 +92,7 @@ def _leaf_to_root(
             sums = jax.lax.dynamic_update_slice(sums, total, at)
         return sums, x
 
-    sums = jnp.zeros((slots + 1, 3, 11, batch), drive.dtype)
+    sums = jnp.zeros((slots + 1, 3, 11, batch), packed.dtype)
     starts = jnp.arange(0, slots, WIDTH, dtype=jnp.int32)
     _, gain = jax.lax.scan(step, sums, (starts, jnp.asarray(parents, jnp.int32)))
     return gain.reshape(slots, 3, 4, batch)

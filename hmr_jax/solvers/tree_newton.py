@@ -202,23 +202,27 @@ def solve(
 
     Only the bones carry gradients.
     """
-    bones, rotmats = closed_form(layout, rest, targets, weights)
     if tolerance is None:
         tolerance = 0.3 * float(jnp.finfo(rest.dtype).eps) ** 0.5
-    state = _iterate(layout, num_steps, tolerance, targets, weights, bones, rotmats)
-    bones, rotmats = _clean(layout, rest, state.bones, state.rotmats)
-    residuals = ops.combine(layout.ancestors, bones) - targets
-    stats = Stats(
-        iterations=state.iterations,
-        cost=_cost(residuals, weights),
-        gradient_norm=_gradient_norm(layout, bones, residuals, weights),
-        converged=state.done,
-    )
-    return bones, rotmats, stats
+
+    def lanes(targets: Array, rest: Array, weights: Array) -> tuple:
+        bones, rotmats = closed_form(layout, rest, targets, weights)
+        state = _iterate(layout, num_steps, tolerance, targets, weights, bones, rotmats)
+        bones, rotmats = _clean(layout, rest, state.bones, state.rotmats)
+        residuals = ops.combine(layout.ancestors, bones) - targets
+        stats = Stats(
+            iterations=state.iterations,
+            cost=_cost(residuals, weights),
+            gradient_norm=_gradient_norm(layout, bones, residuals, weights),
+            converged=state.done,
+        )
+        return bones, rotmats, stats
+
+    return ops.in_chunks(lanes, targets, rest, weights)
 
 
 def _cost(residuals: Array, weights: Array) -> Array:
-    return jnp.sum(weights[:, None] * residuals * residuals, axis=(0, 1)) / 2
+    return ops.total(weights[:, None] * residuals * residuals) / 2
 
 
 def _gradient_norm(
@@ -227,7 +231,7 @@ def _gradient_norm(
     """Largest component of the torque at any joint."""
     force = ops.combine(layout.ancestors.T, weights[:, None] * residuals)
     torque = ops.combine(layout.children, ops.cross(bones, force))
-    return jnp.max(jnp.abs(torque), axis=(0, 1))
+    return ops.largest(torque)
 
 
 def _curvature(
@@ -281,7 +285,7 @@ def _iterate(
     """Safeguarded Newton steps until every lane has converged."""
     share = ops.combine(layout.ancestors.T, weights[:, None])
     eps = float(jnp.finfo(bones.dtype).eps)
-    span = jnp.sum(weights[:, None] * targets * targets, axis=(0, 1))
+    span = ops.total(weights[:, None] * targets * targets)
     one = ops.opaque_one(weights)
 
     def cost_of(bones: Array) -> tuple[Array, Array]:
@@ -301,14 +305,11 @@ def _iterate(
         padded = jnp.concatenate([turns, jnp.zeros_like(turns[:1])])
         above = ops.materialise(ops.take(padded, layout.parent_slot), one)
         trial = _turn(above, state.bones)
-        trial_rotmats = _turn_frames(
-            ops.take(turns, layout.multi_slots), state.rotmats
-        )
+        trial_rotmats = _turn_frames(ops.take(turns, layout.multi_slots), state.rotmats)
         _, cost = cost_of(trial)
         rounding = 4 * eps * state.cost + eps * eps * span
         better = (cost <= state.cost + rounding) & ~state.done
-        size = jnp.where((weights > 0)[:, None], jnp.abs(moves), 0)
-        size = jnp.max(size, axis=(0, 1))
+        size = ops.largest(jnp.where((weights > 0)[:, None], moves, 0))
         small = (size <= tolerance) & (state.damping == 0)
         worse = ~better & ~state.done
         raised = jnp.maximum(10 * state.damping, _FIRST_DAMPING)
@@ -382,8 +383,18 @@ def _solve_bwd(
     ``xbar . x + sum_j w_j d_j . (x_j - t_j)`` with the rotations held.
     """
     del num_steps, tolerance
-    targets, rest, weights, bones, rotmats = saved
-    on_bones = cotangents[0]
+    return ops.in_chunks(functools.partial(_pull_back, layout), *saved, cotangents[0])
+
+
+def _pull_back(
+    layout: TreeLayout,
+    targets: Array,
+    rest: Array,
+    weights: Array,
+    bones: Array,
+    rotmats: Array,
+    on_bones: Array,
+) -> tuple[Array, Array, Array]:
     on_joints = on_bones - ops.combine(layout.children, on_bones)
     residuals = ops.combine(layout.ancestors, bones) - targets
     force = ops.combine(layout.ancestors.T, weights[:, None] * residuals)

@@ -1,0 +1,194 @@
+"""The inverse-kinematics layer: target joints and twists to the rotations of a body.
+
+``inverse_kinematics`` first moves the targets onto the skeleton (``tree_newton``: the
+nearest joints that its bones can reach), then reads the rotations off in closed form.
+Both parts have exact gradients. ``ik_layer`` chooses between it and published schemes.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from hmr_jax.body.joint_sets import SMPL_PARENTS
+from hmr_jax.geometry.rotations import quaternion_to_matrix
+from hmr_jax.solvers import _tree_ops as ops
+from hmr_jax.solvers._tree_orient import orient, usable_bones
+from hmr_jax.solvers.hybrik import hybrik_adaptive, hybrik_naive
+from hmr_jax.solvers.ikol_published import TRAIN, ikol_published
+from hmr_jax.solvers.tree_newton import (
+    NUM_STEPS,
+    Problem,
+    make_problem,
+    solve,
+    to_slots,
+)
+from hmr_jax.solvers.types import IkResult, leaf_joints
+
+SCHEMES = ("newton", "published", "hybrik_naive", "hybrik_adaptive")
+_PARENTS = tuple(int(p) for p in SMPL_PARENTS)
+
+
+def inverse_kinematics(
+    target_joints_m: Float[Array, "*batch joints 3"],
+    rest_joints_m: Float[Array, "*#batch joints 3"],
+    twist_cos_sin: Float[Array, "*#batch bones 2"] | None = None,
+    leaf_rotmats: Float[Array, "*#batch leaves 3 3"] | None = None,
+    *,
+    parents: tuple[int, ...] = _PARENTS,
+    weights: Float[Array, "*#batch joints"] | None = None,
+    num_steps: int = NUM_STEPS,
+    tolerance: float | None = None,
+) -> IkResult:
+    """Rotations that bring a skeleton's joints nearest to target joints.
+
+    The joints are those of ``fit_bones``. A joint with several children (the root and
+    joint 9 of the 24-joint body) has the one rotation of its bones. A joint k with one
+    child has ``R_k = Swing_k Twist_k`` in its parent's frame, as in HybrIK and IKOL:
+    the twist given, about the rest bone to its child, then the smallest rotation onto
+    the bone.
+
+    Args:
+        target_joints_m: targets relative to the root, metres. The root's own entry is
+            not looked at.
+        rest_joints_m: skeleton at rest, metres, any origin.
+        twist_cos_sin: raw (cos, sin) of the twist of joints 1, 2, ...; normalised here,
+            (0, 0) and None mean no twist. Entries of leaves and of joints with several
+            children (joint 9) are not looked at.
+        leaf_rotmats: local rotations of the joints without children, in increasing
+            order of joint (10, 11, 15, 22, 23 in the body); None is the identity.
+        parents: parent of each joint, -1 at the root; parents come before children.
+        weights: weight of each target, 0 for a missing joint, whose target may be NaN.
+            A joint with nothing weighted beyond it follows its parent.
+        num_steps: most Newton steps.
+        tolerance: see ``fit_bones``.
+
+    Returns:
+        Local and global rotations, the joints that forward kinematics gives with them,
+        and how the solve went.
+
+    Raises:
+        ValueError: if shapes and ``parents`` disagree.
+
+    Note:
+        Everything is differentiable with respect to every array, with finite gradients
+        everywhere. Where a rotation is undetermined (the swing across 180 degrees, the
+        turn about children all on one line, a bone of no length) one value is chosen
+        and the undetermined part of the gradient is 0.
+
+    Source:
+        The rotations: HybrIK (CVPR 2021), section 3.2. The joints: ``tree_newton``.
+
+    Example:
+        A pose from predicted joints and twists, for a body with betas::
+
+            rest_m = rest_joints(body, betas)                       # [batch, 24, 3]
+            pose = inverse_kinematics(joints_m, rest_m, twist_cos_sin)
+            output = body_forward(body, betas, pose.local_rotmats)
+    """
+    problem = make_problem(target_joints_m, rest_joints_m, parents, weights)
+    layout = problem.layout
+    twists = _joint_twists(problem, twist_cos_sin, target_joints_m.dtype)
+    leaves = _joint_leaves(problem, leaf_rotmats, target_joints_m.dtype)
+    bones, rotmats, stats = solve(
+        layout, num_steps, tolerance, problem.targets, problem.rest, problem.weights
+    )
+    seen = ops.combine(layout.ancestors.T, problem.weights)
+    usable = usable_bones(layout, problem.rest, seen)
+    frames = orient(layout, problem.rest, bones, twists, leaves, usable, rotmats)
+    identity = jnp.broadcast_to(ops.eye(frames.dtype), (1, *frames.shape[1:]))
+    above = ops.take(jnp.concatenate([frames, identity]), layout.parent_slot)
+    fixed = (usable > 0) | jnp.asarray(ops.mask(layout.multi_edge, 3))
+    bones = jnp.where(fixed, bones, ops.matvec(above, problem.rest))
+    return IkResult(
+        local_rotmats=_rotmats_out(problem, ops.matmul_at(above, frames)),
+        global_rotmats=_rotmats_out(problem, frames),
+        joints_m=problem.joints_out(ops.combine(layout.ancestors, bones)),
+        info=problem.info(stats),
+    )
+
+
+def ik_layer(
+    target_joints_m: Float[Array, "*batch 24 3"],
+    rest_joints_m: Float[Array, "*batch 24 3"],
+    twist_cos_sin: Float[Array, "*batch 23 2"],
+    leaf_quaternions: Float[Array, "*batch 5 4"],
+    *,
+    scheme: str = "newton",
+    options: Any = None,
+) -> IkResult:
+    """Pose of the 24-joint body from target joints, by a named scheme.
+
+    Args:
+        target_joints_m: targets, metres, with joint 0 at the origin.
+        rest_joints_m: joints of the shaped body at rest, metres.
+        twist_cos_sin: raw cosine and sine of the twist of joints 1 to 23.
+        leaf_quaternions: raw quaternions (wxyz) of joints 10, 11, 15, 22, 23.
+        scheme: 'newton' (``inverse_kinematics``), 'published' (the IKOL layer as
+            published), 'hybrik_naive' or 'hybrik_adaptive' (closed forms).
+        options: for 'published' an ``IkolPublishedOptions``, default its training
+            mode; for the others a dict of further keyword arguments.
+
+    Returns:
+        The pose.
+
+    Raises:
+        ValueError: if the scheme is not known.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {SCHEMES}, got {scheme!r}")
+    inputs = (target_joints_m, rest_joints_m, twist_cos_sin)
+    if scheme == "published":
+        return ikol_published(*inputs, leaf_quaternions, options or TRAIN)
+    keywords = dict(options or {})
+    if scheme == "newton":
+        leaves = quaternion_to_matrix(leaf_quaternions)
+        return inverse_kinematics(*inputs, leaves, **keywords)
+    closed_form = hybrik_naive if scheme == "hybrik_naive" else hybrik_adaptive
+    return closed_form(*inputs, leaf_quaternions, **keywords)
+
+
+def _joint_twists(problem: Problem, twist_cos_sin: Array | None, dtype: Any) -> Array:
+    """``[slots, 2, batch]``, no twist at the root."""
+    count = len(problem.layout.parents)
+    none = jnp.asarray([1, 0], dtype)
+    if twist_cos_sin is None:
+        twist_cos_sin = jnp.broadcast_to(none, (count - 1, 2))
+    elif twist_cos_sin.shape[-2:] != (count - 1, 2):
+        raise ValueError(
+            f"twist_cos_sin must end in ({count - 1}, 2), one row per joint but the "
+            f"root, got shape {twist_cos_sin.shape}"
+        )
+    shape = (*problem.batch_shape, count - 1, 2)
+    rows = jnp.broadcast_to(twist_cos_sin, shape).reshape(-1, count - 1, 2)
+    root = jnp.broadcast_to(none, (rows.shape[0], 1, 2))
+    return to_slots(problem.layout, jnp.concatenate([root, rows], axis=1))
+
+
+def _joint_leaves(problem: Problem, leaf_rotmats: Array | None, dtype: Any) -> Array:
+    """``[slots, 3, 3, batch]``, the identity but at leaves."""
+    parents = problem.layout.parents
+    leaves = leaf_joints(parents)
+    eye = jnp.eye(3, dtype=dtype)
+    if leaf_rotmats is None:
+        leaf_rotmats = jnp.broadcast_to(eye, (len(leaves), 3, 3))
+    elif leaf_rotmats.shape[-3:] != (len(leaves), 3, 3):
+        raise ValueError(
+            f"leaf_rotmats must end in ({len(leaves)}, 3, 3), one matrix for each of "
+            f"joints {leaves}, got shape {leaf_rotmats.shape}"
+        )
+    shape = (*problem.batch_shape, len(leaves), 3, 3)
+    rows = jnp.broadcast_to(leaf_rotmats, shape).reshape(-1, *shape[-3:])
+    rows = jnp.concatenate([jnp.broadcast_to(eye, (rows.shape[0], 1, 3, 3)), rows], 1)
+    place = np.zeros(len(parents), int)
+    place[list(leaves)] = np.arange(1, len(leaves) + 1)
+    per_slot = place[problem.layout.node_of_slot]
+    return ops.take(jnp.moveaxis(rows, 0, -1), per_slot)
+
+
+def _rotmats_out(problem: Problem, slots: Array) -> Array:
+    """``[slots, 3, 3, batch]`` to ``[*batch, joints, 3, 3]``."""
+    rotmats = jnp.moveaxis(ops.take(slots, problem.layout.slot_of_node), -1, 0)
+    return rotmats.reshape(*problem.batch_shape, *rotmats.shape[1:])
