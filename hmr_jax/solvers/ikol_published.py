@@ -140,30 +140,25 @@ def ikol_published_trace(
     target_joints_m: Float[Array, "*batch 24 3"],
     rest_joints_m: Float[Array, "*batch 24 3"],
     twist_cos_sin: Float[Array, "*batch 23 2"],
+    leaf_quaternions: Float[Array, "*batch 5 4"],
     options: IkolPublishedOptions = TRAIN,
-) -> IkolTrace:
-    """The iterates behind ``ikol_published``, for parity checks and study.
+) -> tuple[IkResult, IkolTrace]:
+    """The layer and its iterates, for parity checks and study.
 
     Args:
         target_joints_m: as in ``ikol_published``.
         rest_joints_m: as in ``ikol_published``.
         twist_cos_sin: as in ``ikol_published``.
+        leaf_quaternions: as in ``ikol_published``.
         options: the variant.
 
     Returns:
-        Root rotation, angles and residuals of every step.
+        The pose; root rotation, angles and residuals of every step.
     """
-
-    def one(target_m, rest_m, twist):
-        problem, _ = make_problem(target_m, rest_m, twist, options)
-        angles = solve_angles(problem, options)
-        squares = jax.lax.map(
-            lambda a: (_ikol_fk.residual(a, problem, options.eps) ** 2).mean(),
-            angles[:-1],
-        )
-        return IkolTrace(problem.root_rotmat, angles, squares)
-
-    return over_batch(one, target_joints_m, rest_joints_m, twist_cos_sin)
+    layer = functools.partial(_layer_and_trace, options=options)
+    return over_batch(
+        layer, target_joints_m, rest_joints_m, twist_cos_sin, leaf_quaternions
+    )
 
 
 def make_problem(
@@ -244,6 +239,9 @@ def solve_angles(
 
 
 def _iterate(start, problem, options, num_steps):
+    if num_steps == 0:
+        return start[None]
+
     def body(angles, _):
         new = _step(angles, problem, options)
         return new, new
@@ -317,6 +315,22 @@ def _layer(target_m, rest_m, twist_cos_sin, leaf_quaternions, *, options):
     """``ikol_published`` for one sample."""
     problem, offset = make_problem(target_m, rest_m, twist_cos_sin, options)
     angles = solve_angles(problem, options)[-1]
+    return _finish(problem, offset, angles, leaf_quaternions, options)
+
+
+def _layer_and_trace(target_m, rest_m, twist_cos_sin, leaf_quaternions, *, options):
+    """``ikol_published_trace`` for one sample."""
+    problem, offset = make_problem(target_m, rest_m, twist_cos_sin, options)
+    angles = solve_angles(problem, options)
+    squares = jax.lax.map(
+        lambda a: (_ikol_fk.residual(a, problem, options.eps) ** 2).mean(), angles[:-1]
+    )
+    result = _finish(problem, offset, angles[-1], leaf_quaternions, options)
+    return result, IkolTrace(problem.root_rotmat, angles, squares)
+
+
+def _finish(problem, offset, angles, leaf_quaternions, options):
+    """The pose at given angles."""
     inner = _ikol_fk.swing_rotmats(angles, problem, options.eps)
     joints = _ikol_fk.joints_from_rotmats(inner[1], problem)
     leaves = _ikol_frames.quaternions_to_rotmats(leaf_quaternions, options.eps)
