@@ -22,6 +22,8 @@ from hmr_jax.body.joint_sets import map_joints
 DEFAULT_TRAITS = {"crop_padding": 1.25, "occlude": 1.0}
 """Facts about a dataset that transforms may use; its ``traits`` override them."""
 STATE_VERSION = 1
+# AutoGraph's rewriting of mapped functions takes seconds; none of ours needs it.
+_as_written = tf.autograph.experimental.do_not_convert
 Batch = dict[str, np.ndarray]
 
 
@@ -97,7 +99,6 @@ class RecordIterator(Iterator[Batch]):
         self._order = record_order
         self._process_index = process_index
         self._process_count = process_count
-        self._num_epochs = num_epochs
         self._num_threads = num_threads
         self.batch_size = batch_size
         self.num_records = sum(len(s.split) for s in self._sources)
@@ -111,12 +112,20 @@ class RecordIterator(Iterator[Batch]):
                 f"expected at least one batch of {together} records (batch_size "
                 f"{batch_size} x {process_count} processes), found {length}"
             )
-        self._step = 0
+        self._last_step = 2**62
+        if num_epochs is not None:
+            self._last_step = num_epochs * self.steps_per_epoch
+        self._index_files()
+        self._step = self._first_step = 0
+        self._dataset: tf.data.Dataset | None = None
         self._batches: Iterator | None = None
 
     def __next__(self) -> Batch:
         if self._batches is None:
-            self._batches = iter(self._dataset(self._step).as_numpy_iterator())
+            if self._dataset is None:
+                self._dataset = self._pipeline()
+            self._first_step = self._step
+            self._batches = self._dataset.as_numpy_iterator()
         try:
             batch = next(self._batches)
         except tf.errors.OpError as error:
@@ -154,6 +163,11 @@ class RecordIterator(Iterator[Batch]):
                     f"found {state.get(key)!r}"
                 )
         self._step = state["epoch"] * self.steps_per_epoch + state["step"]
+        self.close()
+
+    def reset(self) -> None:
+        """Start again at the first batch of the first epoch."""
+        self._step = 0
         self.close()
 
     def _identity(self) -> dict[str, Any]:
@@ -204,9 +218,10 @@ class RecordIterator(Iterator[Batch]):
         valid = places < self._order.epoch_length
         return epoch, np.where(valid, places, 0), valid
 
-    def _plan(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _plan(self, count: np.ndarray) -> tuple[np.ndarray, ...]:
         """What to read for a batch and the random numbers of each record."""
-        epoch, places, valid = self._places(int(step))
+        step = self._first_step + int(count)
+        epoch, places, valid = self._places(step)
         record = self._order.epoch(epoch)[places]
         starts = np.cumsum([0, *self._order.sizes])
         source = np.searchsorted(starts, record, side="right") - 1
@@ -219,6 +234,7 @@ class RecordIterator(Iterator[Batch]):
                 self._order.keys(epoch, places), self._transform.num_uniforms
             ),
             valid.astype(np.float32),
+            np.bool_(step < self._last_step),
         )
 
     def _explained(self, error: tf.errors.OpError) -> Exception:
@@ -254,18 +270,20 @@ class RecordIterator(Iterator[Batch]):
         self._file = np.concatenate(shards).astype(np.int32)
         self._offset = np.concatenate([s.split.offset for s in self._sources])
 
-    def _dataset(self, first_step: int) -> tf.data.Dataset:
-        self._index_files()
-        last = 2**62
-        if self._num_epochs is not None:
-            last = self._num_epochs * self.steps_per_epoch
-        steps = tf.data.Dataset.range(first_step, max(last, first_step))
-        plans = steps.map(self._planned)
+    def _pipeline(self) -> tf.data.Dataset:
+        """Batches from ``_first_step``, wherever that stands when iteration begins."""
+        steps = tf.data.Dataset.range(2**62).map(self._planned)
+        plans = steps.take_while(_goes_on)
+        plans = plans.map(_without_goes_on)
         files = tf.constant(self._files)
         # Records are read inside a mapped function: TensorFlow cannot rebuild a
         # top-level dataset that has byte offsets.
         serialized = plans.unbatch().interleave(
-            lambda plan: records.record_at(tf.gather(files, plan["file"]), plan["at"]),
+            _as_written(
+                lambda plan: records.record_at(
+                    tf.gather(files, plan["file"]), plan["at"]
+                )
+            ),
             cycle_length=4,
             num_parallel_calls=4,
             deterministic=True,
@@ -283,16 +301,26 @@ class RecordIterator(Iterator[Batch]):
             options.threading.private_threadpool_size = self._num_threads
         return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
+    @_as_written
     def _planned(self, step) -> dict:
-        names = ("sample_index", "source", "file", "at", "uniforms", "valid")
-        kinds = (tf.int32, tf.int32, tf.int32, tf.int64, tf.float32, tf.float32)
-        values = tf.numpy_function(self._plan, [step], kinds, stateful=False)
-        plan = dict(zip(names, values, strict=True))
-        for name, value in plan.items():
-            tail = [self._transform.num_uniforms] if name == "uniforms" else []
-            value.set_shape([self.batch_size, *tail])
+        batch, scalar = [self.batch_size], []
+        outputs = {
+            "sample_index": (tf.int32, batch),
+            "source": (tf.int32, batch),
+            "file": (tf.int32, batch),
+            "at": (tf.int64, batch),
+            "uniforms": (tf.float32, [*batch, self._transform.num_uniforms]),
+            "valid": (tf.float32, batch),
+            "goes_on": (tf.bool, scalar),
+        }
+        kinds = [kind for kind, _ in outputs.values()]
+        values = tf.numpy_function(self._plan, [step], kinds)
+        plan = dict(zip(outputs, values, strict=True))
+        for name, (_, shape) in outputs.items():
+            plan[name].set_shape(shape)
         return plan
 
+    @_as_written
     def _labels(self, plan: dict, serialized) -> tuple[dict, dict]:
         fields = self._transform.fields
         spec = self._sources[0].directory.spec
@@ -316,8 +344,19 @@ class RecordIterator(Iterator[Batch]):
                 labels[name] = value * tf.reshape(plan["valid"], shape)
         return labels, pixels
 
+    @_as_written
     def _image(self, labels: dict, pixels: dict) -> dict:
         return {"image": self._transform.image(pixels), **labels}
+
+
+@_as_written
+def _goes_on(plan: dict):
+    return plan["goes_on"]
+
+
+@_as_written
+def _without_goes_on(plan: dict) -> dict:
+    return {name: value for name, value in plan.items() if name != "goes_on"}
 
 
 def _mapped_joints(joints, index, present):

@@ -77,6 +77,9 @@ def test_evaluation_is_in_order_and_padded(built):
     np.testing.assert_array_equal(last["valid"], [1, 1, 1, 0])
     np.testing.assert_array_equal(last["has_smpl"], [1, 1, 1, 0])
     assert last["sample_index"].dtype == np.int32
+    assert next(iterator, None) is None
+    iterator.reset()
+    assert_same(list(iterator), batches)
     names = iterator.sample_ids(last["sample_index"][:2])
     assert names == ["person_0008", "person_0009"]
 
