@@ -30,7 +30,7 @@ from data_pipelines.builders.source import (
 )
 
 _KEY_SPACE = 2**128
-"""TFDS sorts by 128-bit keys through buckets over their whole range."""
+"""Without Beam, TFDS sorts by 128-bit keys through buckets over their whole range."""
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -94,12 +94,12 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"{self.name}: split {split}: expected unique keys, found "
                 f"{len(keys) - len(set(keys))} repeated"
             )
-        stride = _KEY_SPACE // max(len(keys), 1)
         if self._beam:
-            return _beam_transform(self._factory, split, keys, stride, self._chunk_size)
-        return self._generate_here(split, keys, stride)
+            return _beam_transform(self._factory, split, keys, self._chunk_size)
+        return self._generate_here(split, keys)
 
-    def _generate_here(self, split: str, keys: Sequence[Key], stride: int) -> Iterator:
+    def _generate_here(self, split: str, keys: Sequence[Key]) -> Iterator:
+        stride = _KEY_SPACE // max(len(keys), 1)
         with contextlib.ExitStack() as stack:
             if self._num_workers:
                 pool = workers.Workers(
@@ -170,12 +170,10 @@ def beam_is_installed() -> bool:
     return importlib.util.find_spec("apache_beam") is not None
 
 
-def _beam_transform(
-    factory: Factory, split: str, keys: Sequence[Key], stride: int, chunk_size: int
-):
+def _beam_transform(factory: Factory, split: str, keys: Sequence[Key], chunk_size: int):
     import apache_beam as beam
 
-    placed = [(position * stride, key) for position, key in enumerate(keys)]
+    placed = list(enumerate(keys))
     return (
         beam.Create(list(workers.chunks(placed, chunk_size)))
         | "Reshuffle" >> beam.Reshuffle()
