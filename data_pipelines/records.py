@@ -23,6 +23,8 @@ from hmr_jax.files import atomic_write
 
 MANIFEST = "records.json"
 INDEX = "records.npz"
+INCOMPLETE = "incomplete."
+"""Begins the name of a directory that TFDS is still writing."""
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 
 
@@ -132,7 +134,7 @@ def find_directory(path: str | os.PathLike) -> pathlib.Path:
     found = [path] if (path / MANIFEST).is_file() else []
     found = found or sorted(p.parent for p in path.glob(f"*/{MANIFEST}"))
     found = found or sorted(p.parent for p in path.glob(f"*/*/{MANIFEST}"))
-    found = [p for p in found if ".incomplete" not in p.name]
+    found = [p for p in found if not p.name.startswith(INCOMPLETE)]
     if len(found) != 1:
         names = ", ".join(str(p) for p in found) or "none"
         raise RecordError(f"{path}: expected one directory with {MANIFEST}, {names}")

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -192,7 +193,7 @@ def _sole_builder(parent: pathlib.Path) -> Iterator[None]:
             raise schema.RecordError(
                 f"{parent}: another process is converting this dataset"
             ) from error
-        for path in parent.glob("*.incomplete*"):
+        for path in parent.glob(f"{records.INCOMPLETE}*"):
             logging.warning("removing the remains of an interrupted run: %s", path)
             shutil.rmtree(path)
         yield
@@ -289,5 +290,8 @@ def build(
             beam_options=beam_options,
             try_download_gcs=False,
         )
-        builder.download_and_prepare(download_config=config)
+        with tempfile.TemporaryDirectory() as nothing_to_download:
+            builder.download_and_prepare(
+                download_dir=nothing_to_download, download_config=config
+            )
     return path

@@ -1,4 +1,8 @@
 import functools
+import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 import tensorflow_datasets as tfds
@@ -7,6 +11,8 @@ from data_pipelines import records, schema
 from data_pipelines.builders import base, synthetic
 from tests.data_pipelines import people
 from tests.data_pipelines.people import People, build_people, make_record
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def contents(path):
@@ -56,11 +62,23 @@ def test_a_failed_conversion_leaves_nothing_and_can_be_repeated(tmp_path, num_wo
 
 
 def test_remains_of_a_killed_conversion_are_cleared(tmp_path):
+    program = (
+        "import os, sys;"
+        "from tests.data_pipelines import people;"
+        "people.People.example = lambda *a: os.kill(os.getpid(), 9);"
+        "people.build_people(sys.argv[1], count=3)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     parent = tmp_path / "people_smpl_24"
-    (parent / "1.0.0.incomplete.ABCDEF").mkdir(parents=True)
-    (parent / "1.0.0.incomplete.ABCDEF" / "bucket.tmp").write_bytes(b"half")
+    assert len([p for p in parent.iterdir() if p.is_dir()]) == 1
+    with pytest.raises(schema.RecordError, match="expected one directory"):
+        records.open_directory(tmp_path)
     path = build_people(tmp_path, count=3)
     assert sorted(p.name for p in parent.iterdir()) == [".lock", path.name]
+    assert [p.name for p in tmp_path.iterdir()] == [parent.name]
 
 
 def test_only_one_conversion_at_a_time(tmp_path):
