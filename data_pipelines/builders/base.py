@@ -42,7 +42,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         factory: opens the same source in other processes.
         data_dir: parent of ``name/version``.
         num_workers: processes; 0 converts in this one.
-        chunk_size: keys converted at a time.
+        chunk_size: keys converted per task of a worker or of Beam.
         beam: True converts on Apache Beam.
         progress: show a bar with the rate and the time left.
     """
@@ -109,11 +109,8 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 stack.callback(pool.close)
                 examples = pool.examples(split, keys)
             else:
-                examples = (
-                    record
-                    for chunk in workers.chunks(keys, self._chunk_size)
-                    for record in checked_examples(self._source, split, chunk)
-                )
+                # All keys at once: a source that works ahead is not interrupted.
+                examples = checked_examples(self._source, split, keys)
             bar = stack.enter_context(
                 tqdm.tqdm(
                     total=len(keys),
@@ -249,7 +246,7 @@ def build(
         factory: opens the ``RecordSource``; picklable where there are workers or Beam.
         data_dir: the records go to ``data_dir/name/version``.
         num_workers: worker processes; 0 converts in this one.
-        chunk_size: keys converted at a time.
+        chunk_size: keys converted per task of a worker or of Beam.
         num_shards: files per split; by default TFDS chooses by size.
         beam_runner: name of a Beam runner (``DirectRunner``, ...) to convert on Beam.
         beam_options: Beam's pipeline options.
