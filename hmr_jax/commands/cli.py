@@ -2,12 +2,14 @@
 
 import ast
 import itertools
+import json
 import logging as std_logging
 import os
 import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags, logging
 
@@ -111,6 +113,32 @@ def _check_config(values: flags.FlagValues) -> None:
         return
     path = str(values["config"].default or "").split(":")[0]
     raise UsageError(f"--config: cannot read a config from {path}")
+
+
+def config_of_run(values: flags.FlagValues) -> Any:
+    """The config given, or else the one the workdir's run was started with.
+
+    Args:
+        values: flags with ``config`` and ``workdir``.
+
+    Returns:
+        A locked config.
+
+    Raises:
+        UsageError: neither is there.
+        FileNotFoundError: the workdir is not there.
+    """
+    if values.config is not None:
+        return values.config
+    if not values.workdir:
+        raise UsageError("missing --config or --workdir")
+    import ml_collections
+
+    path = existing(values.workdir, "--workdir") / "run.json"
+    if not path.is_file():
+        raise UsageError(f"missing --config ({path} is not there to take it from)")
+    record = json.loads(path.read_text())
+    return ml_collections.ConfigDict(record["config"]).lock()
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

@@ -1,10 +1,13 @@
 """Score a trained model on held-out data under named protocols.
 
-    hmr-jax eval --config=configs/quickstart.py --workdir=runs/quickstart --baselines
+    hmr-jax eval --workdir=runs/quickstart --baselines
+    hmr-jax eval --config=configs/ikol_finetune.py --params=ikol.safetensors \\
+        --out=scores
 
-Prints a table and writes eval.json (every number, per sample too) and overlays.png to
-the workdir or to --out. --baselines adds the untrained network and the mean pose of the
-training set to the table. Millimetres; percent for PCK and AUC.
+Without --config the run's own is used. Prints a table and writes eval.json (every
+number, per sample too) and overlays.png to the workdir or to --out. --baselines adds
+the untrained network and the mean pose of the training set to the table. Millimetres;
+percent for PCK and AUC.
 """
 
 import pathlib
@@ -62,14 +65,13 @@ def main(argv: list[str]) -> int:
     """
     values, rest = cli.parse("eval", __doc__, _define, argv, with_config=True)
     cli.no_more(rest)
-    cli.require(values, "config")
-    config = values.config
     if not (values.workdir or values.params):
         raise cli.UsageError("missing --workdir or --params")
     if not (values.out or values.workdir):
         raise cli.UsageError("missing --out (where there is no --workdir)")
     if values.workdir:
         cli.existing(values.workdir, "--workdir")
+    config = cli.config_of_run(values)
     out = pathlib.Path(values.out or values.workdir)
 
     from hmr_jax.commands import experiment, scoring

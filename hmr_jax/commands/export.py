@@ -1,11 +1,11 @@
 """Write a trained model for use elsewhere: parameters, or the whole program.
 
-    hmr-jax export --config=configs/quickstart.py --workdir=runs/quickstart \\
-        --out=exported --verify
+    hmr-jax export --workdir=runs/quickstart --out=exported --verify
 
-Formats: npz and safetensors (params.npz, params.safetensors: flat dotted names) and
-stablehlo (program/: image to vertices for any batch size, with weights and body).
---verify reads everything back and compares it with the model.
+Without --config the run's own is used. Formats: npz and safetensors (params.npz,
+params.safetensors: flat dotted names) and stablehlo (program/: image to vertices for
+any batch size, with weights and body). --verify reads everything back and compares it
+with the model.
 """
 
 import pathlib
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     """
     values, rest = cli.parse("export", __doc__, _define, argv, with_config=True)
     cli.no_more(rest)
-    cli.require(values, "config", "out")
+    cli.require(values, "out")
     if not (values.workdir or values.params):
         raise cli.UsageError("missing --workdir or --params")
     unknown = sorted(set(values.formats) - set(FORMATS))
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
         raise cli.UsageError(f"--formats: expected some of {FORMATS}, found {unknown}")
     if values.workdir and not values.params:
         cli.existing(values.workdir, "--workdir")
-    config, out = values.config, pathlib.Path(values.out)
+    config, out = cli.config_of_run(values), pathlib.Path(values.out)
 
     from hmr_jax.commands import experiment
     from hmr_jax.export import params as params_io
