@@ -213,8 +213,7 @@ def body_forward(
     """
     local, rotations, joints, rest = posed_joints(body, betas, pose, unroll=unroll)
     batch = local.shape[:-3]
-    features = [jnp.ones((*batch, 1), betas.dtype)]
-    features.append(jnp.broadcast_to(betas, (*batch, body.num_betas)))
+    features = [jnp.broadcast_to(betas, (*batch, body.num_betas))]
     if body.has_pose_dirs:
         eye = jnp.broadcast_to(
             jnp.eye(3, dtype=local.dtype), local[..., 1:, :, :].shape
@@ -224,6 +223,7 @@ def body_forward(
     offsets = joints - matvec3(rotations, rest)
     transforms = jnp.concatenate([rotations, offsets[..., None]], -1)
     vertices = skin(
+        body.template_planes_m,
         body.basis_m,
         body.blend_weights,
         jnp.concatenate(features, -1),

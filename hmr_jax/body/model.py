@@ -24,9 +24,9 @@ class BodyModel:
     """An SMPL-like body or a MANO-like hand; build one with ``BodyModel.create``.
 
     Attributes:
-        basis_m: template, shape directions and pose directions, in this order, as
-            component-major planes, metres. The pose directions are absent where a body
-            has none.
+        template_planes_m: rest vertices of the mean shape, metres.
+        basis_m: shape directions and then pose directions as component-major
+            planes, metres. The pose directions are absent where a body has none.
         joint_basis_m: the same for the rest joints: template and shape terms, metres.
         blend_weights: skinning weights, joint-major.
         joint_regressor: rest joints from the shaped template. ``joint_basis_m`` holds
@@ -42,6 +42,7 @@ class BodyModel:
         gender: "neutral", "female", "male" or "" where it has no meaning.
     """
 
+    template_planes_m: Float[Array, "3 verts"]
     basis_m: Float[Array, "terms 3 verts"]
     joint_basis_m: Float[Array, "shape_terms joints 3"]
     blend_weights: Float[Array, "joints verts"]
@@ -134,18 +135,19 @@ class BodyModel:
             return None if x is None else jnp.asarray(_as_int32(x))
 
         template, shapes = real(template_m), real(shape_dirs_m)
-        planes = [template.T[None], jnp.transpose(shapes, (2, 1, 0))]
+        directions = [jnp.transpose(shapes, (2, 1, 0))]
         regressor = real(joint_regressor)
         joint_basis = jnp.einsum(
             "jv,kcv->kjc",
             regressor,
-            jnp.concatenate(planes),
+            jnp.concatenate([template.T[None], *directions]),
             precision=jax.lax.Precision.HIGHEST,
         )
         if pose_dirs_m is not None:
-            planes.append(jnp.transpose(real(pose_dirs_m), (2, 1, 0)))
+            directions.append(jnp.transpose(real(pose_dirs_m), (2, 1, 0)))
         return cls(
-            basis_m=jnp.concatenate(planes),
+            template_planes_m=template.T,
+            basis_m=jnp.concatenate(directions),
             joint_basis_m=joint_basis,
             blend_weights=real(skin_weights).T,
             joint_regressor=regressor,
@@ -178,17 +180,17 @@ class BodyModel:
     @property
     def has_pose_dirs(self) -> bool:
         """Whether the body has pose correctives."""
-        return self.basis_m.shape[0] > 1 + self.num_betas
+        return self.basis_m.shape[0] > self.num_betas
 
     @property
     def template_m(self) -> Float[Array, "verts 3"]:
         """Rest vertices of the mean shape, metres."""
-        return self.basis_m[0].T
+        return self.template_planes_m.T
 
     @property
     def shape_dirs_m(self) -> Float[Array, "verts 3 betas"]:
         """Displacement of the vertices per unit of each shape coefficient, metres."""
-        return jnp.transpose(self.basis_m[1 : 1 + self.num_betas], (2, 1, 0))
+        return jnp.transpose(self.basis_m[: self.num_betas], (2, 1, 0))
 
     @property
     def pose_dirs_m(self) -> Float[Array, "verts 3 pose_terms"]:
@@ -196,7 +198,7 @@ class BodyModel:
         if not self.has_pose_dirs:
             terms = 9 * (self.num_joints - 1)
             return jnp.zeros((self.num_vertices, 3, terms), self.basis_m.dtype)
-        return jnp.transpose(self.basis_m[1 + self.num_betas :], (2, 1, 0))
+        return jnp.transpose(self.basis_m[self.num_betas :], (2, 1, 0))
 
     @property
     def skin_weights(self) -> Float[Array, "verts joints"]:

@@ -23,11 +23,13 @@ def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
     return lax.dot_general(a, b, dims, precision=lax.Precision.HIGHEST)
 
 
-def _posed(basis: Array, features: Array) -> Array:
+def _posed(template: Array, directions: Array, features: Array) -> Array:
     """Corrected rest vertices as planes [B, 3, V]."""
-    terms, _, verts = basis.shape
-    flat = _dot(features, basis.reshape(terms, 3 * verts), (1, 0))
-    return flat.reshape(features.shape[0], 3, verts)
+    terms, _, verts = directions.shape
+    flat = _dot(features, directions.reshape(terms, 3 * verts), (1, 0))
+    # The template as one more row of the matmul would save this addition, and cost a
+    # digit: 217 small terms would be rounded as parts of sums of order one.
+    return template[None] + flat.reshape(features.shape[0], 3, verts)
 
 
 def _blend(weights: Array, transforms: Array) -> Array:
@@ -47,17 +49,24 @@ def _apply(planes: Array, posed: Array) -> Array:
     )
 
 
-def _skin_planes(basis: Array, weights: Array, features: Array, transforms: Array):
-    points = _apply(_blend(weights, transforms), _posed(basis, features))
-    return jnp.swapaxes(points, 1, 2)
+def _skin_planes(
+    template: Array,
+    directions: Array,
+    weights: Array,
+    features: Array,
+    transforms: Array,
+) -> Array:
+    posed = _posed(template, directions, features)
+    return jnp.swapaxes(_apply(_blend(weights, transforms), posed), 1, 2)
 
 
-def _skin_chunked(basis: Array, weights: Array, features: Array, transforms: Array):
+def _skin_chunked(*arguments: Array) -> Array:
     """The same in pieces of ``CHUNK`` bodies."""
+    *body, features, transforms = arguments
     count = features.shape[0]
     whole = count // CHUNK * CHUNK
     pieces = lax.map(
-        lambda xs: _skin_planes(basis, weights, *xs),
+        lambda xs: _skin_planes(*body, *xs),
         (
             features[:whole].reshape(-1, CHUNK, *features.shape[1:]),
             transforms[:whole].reshape(-1, CHUNK, *transforms.shape[1:]),
@@ -66,28 +75,28 @@ def _skin_chunked(basis: Array, weights: Array, features: Array, transforms: Arr
     vertices = pieces.reshape(whole, *pieces.shape[2:])
     if whole == count:
         return vertices
-    rest = _skin_planes(basis, weights, features[whole:], transforms[whole:])
+    rest = _skin_planes(*body, features[whole:], transforms[whole:])
     return jnp.concatenate([vertices, rest])
 
 
 @jax.custom_vjp
-def _skin(basis: Array, weights: Array, features: Array, transforms: Array) -> Array:
-    arguments = (basis, weights, features, transforms)
-    count = features.shape[0]
+def _skin(*arguments: Array) -> Array:
+    count = arguments[3].shape[0]
     if not isinstance(count, int) or count <= CHUNK:  # a symbolic size is not an int
         return _skin_planes(*arguments)
     return lax.platform_dependent(*arguments, cpu=_skin_chunked, default=_skin_planes)
 
 
-def _skin_fwd(basis: Array, weights: Array, features: Array, transforms: Array):
-    posed = _posed(basis, features)
+def _skin_fwd(*arguments: Array) -> tuple[Array, tuple]:
+    template, directions, weights, features, transforms = arguments
+    posed = _posed(template, directions, features)
     points = _apply(_blend(weights, transforms), posed)
-    return jnp.swapaxes(points, 1, 2), (basis, weights, features, transforms, posed)
+    return jnp.swapaxes(points, 1, 2), (*arguments[1:], posed)
 
 
-def _skin_bwd(saved: tuple, cotangent: Array) -> tuple[Array, Array, Array, Array]:
-    basis, weights, features, transforms, posed = saved
-    terms, _, verts = basis.shape
+def _skin_bwd(saved: tuple, cotangent: Array) -> tuple[Array, ...]:
+    directions, weights, features, transforms, posed = saved
+    terms, _, verts = directions.shape
     count = features.shape[0]
     g = jnp.swapaxes(cotangent, 1, 2)
     planes = _blend(weights, transforms)
@@ -99,22 +108,24 @@ def _skin_bwd(saved: tuple, cotangent: Array) -> tuple[Array, Array, Array, Arra
             for j in range(3)
         ],
         1,
-    ).reshape(count, 3 * verts)
+    )
     point = jnp.concatenate([posed, jnp.ones_like(posed[:, :1])], 1)
     d_planes = (g[:, :, None] * point[:, None]).reshape(count * 12, verts)
-    flat = basis.reshape(terms, 3 * verts)
-    d_features = _dot(d_posed, flat, (1, 1))
+    flat = d_posed.reshape(count, 3 * verts)
+    d_features = _dot(flat, directions.reshape(terms, 3 * verts), (1, 1))
     d_transforms = _dot(d_planes, weights, (1, 1)).reshape(transforms.shape)
-    # Unless somebody differentiates with respect to the body, jit drops these two.
-    d_basis = _dot(features, d_posed, (0, 0)).reshape(basis.shape)
+    # Unless somebody differentiates with respect to the body, jit drops these three.
+    d_template = jnp.sum(d_posed, 0)
+    d_directions = _dot(features, flat, (0, 0)).reshape(directions.shape)
     d_weights = _dot(transforms.reshape(count * 12, -1), d_planes, (0, 0))
-    return d_basis, d_weights, d_features, d_transforms
+    return d_template, d_directions, d_weights, d_features, d_transforms
 
 
 _skin.defvjp(_skin_fwd, _skin_bwd)
 
 
 def skin(
+    template_m: Float[Array, "3 verts"],
     basis_m: Float[Array, "terms 3 verts"],
     blend_weights: Float[Array, "joints verts"],
     features: Float[Array, "*batch terms"],
@@ -125,20 +136,22 @@ def skin(
     """Vertices from corrective coefficients and the joints' transforms.
 
     Args:
-        basis_m: template and corrective directions as planes, metres.
+        template_m: rest vertices as planes, metres.
+        basis_m: corrective directions as planes, metres.
         blend_weights: skinning weights.
-        features: coefficients of the basis, the template's (1) first.
+        features: coefficients of the directions.
         transforms: rest frame to posed frame of each joint, joints last.
         forward_mode: leave the hand-written gradient out, so that ``jax.jvp`` and
             ``jax.jacfwd`` work too (the gradient is about three times slower).
 
     Returns:
-        Posed vertices, metres. Gradients with respect to all four are exact.
+        Posed vertices, metres. Gradients with respect to all five are exact.
     """
     batch = features.shape[:-1]
     count = math.prod(batch)
     function = _skin_planes if forward_mode else _skin
     vertices = function(
+        template_m,
         basis_m,
         blend_weights,
         features.reshape(count, features.shape[-1]),
