@@ -5,22 +5,29 @@
         --out hmr_jax/synthetic/assets/motion.npz
 
 The mocap gives the direction and the twist of every bone; the open body gives the
-lengths. Chest and neck turns are shared among the joints of spine and neck, the collars
-follow the arms a little, wrists and toes stay straight.
+lengths. The package's own inverse kinematics turns these joints and twists into
+rotations. Chest and neck turns are shared among the joints of spine and neck, the
+collars follow the arms a little, wrists and toes stay straight.
 """
 
 import argparse
 import pathlib
 
 import deepmimic
+import jax.numpy as jnp
 import numpy as np
 import rigging
 
 from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.body.open_assets import open_body_arrays
+from hmr_jax.files import atomic_write
+from hmr_jax.geometry.rotations import twist_cos_sin
+from hmr_jax.solvers.ik_layer import inverse_kinematics
+from hmr_jax.solvers.types import DESIGNATED_CHILD, LEAF_JOINTS
 
 FPS = 30.0
 COLLAR_SHARE = 0.15
+LEAVES = list(LEAF_JOINTS)
 DROPPED = {"laikago_walk": "a four-legged robot"}
 TEST = ("dance_a", "getup_facedown", "jump", "kick", "run")
 PROVENANCE = (
@@ -66,7 +73,11 @@ def fraction(rotmats: np.ndarray, share: float) -> np.ndarray:
 
 
 def body_rotations(clip: deepmimic.HumanoidClip, rest_m: np.ndarray) -> np.ndarray:
-    """Rotations of the world [T, 24, 3, 3] of the open body's bones, from rest."""
+    """World rotations [T, 24, 3, 3] that the clip asks of the open body's bones.
+
+    They give the solver its targets (bones of the body's lengths in the directions of
+    the clip) and the twist of each bone, which joints alone do not show.
+    """
     g = clip.rotmats
     out = np.tile(np.eye(3), (len(clip.root_m), 24, 1, 1))
     out[:, 0] = g["root"]
@@ -106,6 +117,29 @@ def to_local(global_rotmats: np.ndarray) -> np.ndarray:
     return out
 
 
+def solve_pose(rest_m, wanted):
+    """Local and world rotations [T, 24, 3, 3] by inverse kinematics, misfit in mm."""
+    targets = rigging.pose_heads(
+        np.broadcast_to(rest_m, (len(wanted), *rest_m.shape)), SMPL_PARENTS, wanted
+    )
+    local = jnp.asarray(to_local(wanted), jnp.float32)
+    child = np.maximum(np.array(DESIGNATED_CHILD), 0)
+    bones = jnp.asarray(rest_m[child] - rest_m, jnp.float32)
+    twists = twist_cos_sin(local, jnp.broadcast_to(bones, (len(wanted), 24, 3)))
+    targets = jnp.asarray(targets, jnp.float32)
+    solved = inverse_kinematics(
+        targets, jnp.asarray(rest_m, jnp.float32), twists[:, 1:], local[:, LEAVES]
+    )
+    if not bool(solved.info.converged.all()):
+        raise RuntimeError("inverse kinematics did not converge")
+    misfit = jnp.linalg.norm(solved.joints_m - targets, axis=-1)
+    return (
+        np.asarray(solved.local_rotmats, np.float64),
+        np.asarray(solved.global_rotmats, np.float64),
+        1e3 * float(misfit.max()),
+    )
+
+
 def floor_height(body, rest_m, global_rotmats, root_m) -> float:
     """Height of the floor under a clip: the 10 % quantile of its lowest foot vertices.
 
@@ -123,15 +157,12 @@ def floor_height(body, rest_m, global_rotmats, root_m) -> float:
     return float(np.quantile(lowest, 0.1))
 
 
-def retarget(path: pathlib.Path, body: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Axis-angle poses [T, 24, 3] and root translations [T, 3] of one clip."""
-    rest = body["J_regressor"] @ body["v_template"]
-    clip = deepmimic.read_clip(path, FPS)
-    rotmats = body_rotations(clip, rest)
-    leg = np.linalg.norm(rest[4] - rest[1]) + np.linalg.norm(rest[7] - rest[4])
+def place(clip, body, rest_m, global_rotmats) -> np.ndarray:
+    """Root translations [T, 3]: scaled to the body's legs, feet on the floor."""
+    leg = np.linalg.norm(rest_m[4] - rest_m[1]) + np.linalg.norm(rest_m[7] - rest_m[4])
     root = clip.root_m * leg / deepmimic.LEG_M
-    root[:, 1] -= floor_height(body, rest, rotmats, root)
-    return rotation_vector(to_local(rotmats)), root
+    root[:, 1] -= floor_height(body, rest_m, global_rotmats, root)
+    return root
 
 
 def main():
@@ -141,29 +172,37 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     args = parser.parse_args()
     body = open_body_arrays()
-    names, poses, roots = [], [], []
+    rest = body["J_regressor"] @ body["v_template"]
+    clips = {}
     for path in sorted(args.motions.rglob("*.txt")):
         if path.stem in DROPPED:
             print(f"drop {path.stem}: {DROPPED[path.stem]}")
             continue
-        names.append(path.stem.removeprefix("humanoid3d_").replace("0walk", "walk"))
-        pose, root = retarget(path, body)
-        poses.append(pose.astype(np.float32))
-        roots.append(root.astype(np.float32))
-        print(f"{names[-1]:16s} {len(pose):4d} frames")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("wb") as stream:
+        name = path.stem.removeprefix("humanoid3d_").replace("0walk", "walk")
+        clips[name] = deepmimic.read_clip(path, FPS)
+    wanted = np.concatenate([body_rotations(clip, rest) for clip in clips.values()])
+    local, rotmats, misfit_mm = solve_pose(rest, wanted)
+    lengths = [len(clip.root_m) for clip in clips.values()]
+    ends = np.cumsum(lengths)[:-1]
+    roots = [
+        place(clip, body, rest, turned)
+        for clip, turned in zip(clips.values(), np.split(rotmats, ends), strict=True)
+    ]
+    with atomic_write(args.out) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
             stream,
-            names=np.array(names),
-            splits=np.array(["test" if n in TEST else "train" for n in names]),
-            lengths=np.array([len(p) for p in poses], np.int32),
-            poses_aa=np.concatenate(poses),
-            root_m=np.concatenate(roots),
+            names=np.array(list(clips)),
+            splits=np.array(["test" if n in TEST else "train" for n in clips]),
+            lengths=np.array(lengths, np.int32),
+            poses_aa=rotation_vector(local).round(6).astype(np.float32),
+            root_m=np.concatenate(roots).astype(np.float32),
             fps=np.float32(FPS),
             provenance=np.array(PROVENANCE),
         )
-    print(f"{sum(map(len, poses))} frames, {args.out.stat().st_size} bytes")
+    for name, length in zip(clips, lengths, strict=True):
+        print(f"{name:16s} {length:4d} frames{' (test)' if name in TEST else ''}")
+    print(f"{sum(lengths)} frames, {args.out.stat().st_size} bytes")
+    print(f"largest distance of a joint from its target {misfit_mm:.5f} mm")
 
 
 if __name__ == "__main__":
