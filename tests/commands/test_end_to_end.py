@@ -33,10 +33,9 @@ def _quiet():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hmr_jax.commands.cli.set_up_logging", lambda: None)
         # Compiling is nearly all of the time, and these programs run a few steps only.
-        before = jax.config.jax_disable_most_optimizations
         jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", before)
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run(capfd, *argv):
