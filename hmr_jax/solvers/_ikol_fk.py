@@ -273,9 +273,9 @@ def closed_form_angles(problem: Problem, eps: float) -> Float[Array, "18"]:
 
 def _world_bones(rotmats: Float[Array, "18 3 3"], problem: Problem) -> Array:
     bones = problem.bones_m
-    of_root = rotations.matvec3(problem.root_rotmat[None], bones[:3])
+    of_root = _ikol_frames.turned(problem.root_rotmat, bones[:3])
     of_inner = rotations.matvec3(rotmats, bones[3:21])
-    of_spine3 = rotations.matvec3(rotmats[8:9], bones[21:])
+    of_spine3 = _ikol_frames.turned(rotmats[8], bones[21:])
     return jnp.concatenate([of_root, of_inner, of_spine3])
 
 

@@ -49,6 +49,11 @@ def two_vector_root(
     return rotations.matmul3(second, first)
 
 
+def turned(rotmat: Float[Array, "3 3"], vectors: Float[Array, "n 3"]) -> Array:
+    """Several vectors turned by one matrix."""
+    return rotations.matmul3(rotmat, vectors.T).T
+
+
 def correlation(
     sources: Float[Array, "n 3"], targets: Float[Array, "n 3"]
 ) -> Float[Array, "3 3"]:

@@ -210,7 +210,7 @@ def _fit_spine3(problem, aim, eps):
     sources = _ikol_fk.spine3_bones(problem.bones_m)
     targets = problem.target_m[12:15]
     start = position if aim is _aim_adaptive else problem.target_m[9:10]
-    in_parent = rotations.matvec3(rotations.transpose(above), targets - start)
+    in_parent = _ikol_frames.turned(above[0].T, targets - start)
     local = alignment.fit_rotation(_ikol_frames.correlation(sources, in_parent))
     return local, rotations.matmul3(above[0], local)
 

@@ -1,4 +1,4 @@
-"""The stored vectors of the IKOL layer, the body they were made with, the tolerances."""
+"""The stored vectors of the IKOL layer, their body, and their tolerances."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def inputs(vectors, case, dtype):
 
 
 def reduced_body(recipe, dtype) -> tuple[BodyModel, np.ndarray]:
-    """The vectors' body without unused vertices, and where the stored ones are in it."""
+    """The vectors' body without unused vertices; where the stored ones are."""
     arrays, h36m = recipe.smpl_like(11), recipe.h36m_regressor(11)
     stored = np.arange(0, 6890, 50)
     read = np.flatnonzero(arrays["J_regressor"].any(0) | h36m.any(0))
