@@ -1,0 +1,177 @@
+"""Quaternions (w, x, y, z) and the smooth series behind axis-angle conversions."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from hmr_jax.geometry import safe
+
+_SERIES_LIMIT = 0.25
+"""Below this squared angle the power series (7 terms, exact in float64) is used."""
+
+
+def _polynomial(x: Array, coefficients: list[float]) -> Array:
+    result = jnp.full_like(x, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        result = result * x + c
+    return result
+
+
+def _factorial_series(first: int) -> list[float]:
+    """Coefficients (-1)^k / (2 k + first)!, the series of sin x / x and its kin."""
+    terms, value = [], 1.0
+    for i in range(2, first + 1):
+        value /= i
+    for k in range(7):
+        terms.append(value)
+        value /= -(2 * k + first + 1) * (2 * k + first + 2)
+    return terms
+
+
+_SINC = _factorial_series(1)
+_COSC = _factorial_series(2)
+_ATAN = [(-1.0) ** k / (2 * k + 1) for k in range(6)]
+
+
+def sinc_terms(
+    angle_squared: Float[Array, "*shape"],
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """``sin(t) / t`` and ``(1 - cos t) / t^2`` as smooth functions of ``t^2``.
+
+    Args:
+        angle_squared: radians squared.
+
+    Returns:
+        Both quotients; 1 and 1/2 at zero.
+    """
+    small = angle_squared < _SERIES_LIMIT
+    near = jnp.where(small, angle_squared, 0)
+    angle = jnp.sqrt(jnp.where(small, 1, angle_squared))
+    half = jnp.sin(0.5 * angle) / angle
+    return (
+        jnp.where(small, _polynomial(near, _SINC), jnp.sin(angle) / angle),
+        jnp.where(small, _polynomial(near, _COSC), 2 * half * half),
+    )
+
+
+def axis_angle_to_quaternion(
+    axis_angle: Float[Array, "*batch 3"],
+) -> Float[Array, "*batch 4"]:
+    """Unit quaternions (w, x, y, z) of axis-angle vectors.
+
+    Args:
+        axis_angle: axis times angle, radians.
+
+    Returns:
+        ``(cos(t/2), sin(t/2) axis)``; ``w < 0`` where the angle exceeds pi.
+    """
+    quarter = 0.25 * jnp.sum(axis_angle * axis_angle, -1, keepdims=True)
+    half_sinc, half_cosc = sinc_terms(quarter)
+    w = 1 - quarter * half_cosc
+    return jnp.concatenate([w, 0.5 * half_sinc * axis_angle], -1)
+
+
+def quaternion_to_axis_angle(
+    quaternion: Float[Array, "*batch 4"],
+) -> Float[Array, "*batch 3"]:
+    """Shortest axis-angle vectors of quaternions of any length.
+
+    Args:
+        quaternion: (w, x, y, z).
+
+    Returns:
+        Axis times angle, radians, angle in [0, pi]; 0 for the zero quaternion.
+    """
+    q = jnp.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    w, v = q[..., :1], q[..., 1:]
+    ratio = safe.divide(v, w)
+    ratio_squared = jnp.sum(ratio * ratio, -1, keepdims=True)
+    small = (ratio_squared < 1e-3) & (w > 0)
+    series = 2 * _polynomial(jnp.where(small, ratio_squared, 0), _ATAN)
+    sine = safe.norm(v, keepdims=True)
+    large = 2 * safe.divide(safe.atan2(sine, w), sine) * v
+    return jnp.where(small, series * jnp.where(small, ratio, 0), large)
+
+
+def quaternion_to_matrix(
+    quaternion: Float[Array, "*batch 4"],
+) -> Float[Array, "*batch 3 3"]:
+    """Rotation matrices of quaternions of any length.
+
+    Args:
+        quaternion: (w, x, y, z); normalised here.
+
+    Returns:
+        Rotation matrices; the identity for the zero quaternion.
+    """
+    q = safe.normalize(quaternion)
+    w, x, y, z = (q[..., i] for i in range(4))
+    entries = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return jnp.stack(entries, -1).reshape(*q.shape[:-1], 3, 3)
+
+
+def matrix_to_quaternion(
+    rotmat: Float[Array, "*batch 3 3"], canonical: bool = True
+) -> Float[Array, "*batch 4"]:
+    """Unit quaternions (w, x, y, z) of rotation matrices.
+
+    Args:
+        rotmat: rotation matrices.
+        canonical: return the sign with ``w >= 0``. False gives the sign of the
+            published four-branch conversion (w may be negative), which IKOL, INT and
+            I2L-MeshNet share.
+
+    Returns:
+        Quaternions; each branch divides by at least 2, so gradients are finite.
+
+    Source: IKOL specification section 5; INT specification section 5.2.
+    """
+    r = [[rotmat[..., i, j] for j in range(3)] for i in range(3)]
+    d0, d1, d2 = r[0][0], r[1][1], r[2][2]
+    low = d2 < 1e-6
+    is_x, is_y = low & (d0 > d1), low & (d0 <= d1)
+    is_z = ~low & (d0 < -d1)
+    t = [1 + d0 - d1 - d2, 1 - d0 + d1 - d2, 1 - d0 - d1 + d2, 1 + d0 + d1 + d2]
+    a, b, c = r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]
+    e, f, g = r[1][0] + r[0][1], r[0][2] + r[2][0], r[2][1] + r[1][2]
+    branches = [(a, t[0], e, f), (b, e, t[1], g), (c, f, g, t[2]), (t[3], a, b, c)]
+    stacked = [jnp.stack(branch, -1) for branch in branches]
+    x, y, z = is_x[..., None], is_y[..., None], is_z[..., None]
+    q = jnp.where(
+        x, stacked[0], jnp.where(y, stacked[1], jnp.where(z, stacked[2], stacked[3]))
+    )
+    q = safe.normalize(q)
+    return jnp.where(q[..., :1] < 0, -q, q) if canonical else q
+
+
+def quaternion_multiply(
+    a: Float[Array, "*batch 4"], b: Float[Array, "*batch 4"]
+) -> Float[Array, "*batch 4"]:
+    """Hamilton product: the rotation ``b`` followed by ``a``.
+
+    Args:
+        a: left quaternions (w, x, y, z).
+        b: right quaternions.
+
+    Returns:
+        ``a b``.
+    """
+    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    w = aw * bw - jnp.sum(av * bv, -1, keepdims=True)
+    return jnp.concatenate([w, aw * bv + bw * av + jnp.cross(av, bv)], -1)
+
+
+def quaternion_conjugate(q: Float[Array, "*batch 4"]) -> Float[Array, "*batch 4"]:
+    """Conjugates: the inverse rotations of unit quaternions.
+
+    Args:
+        q: quaternions (w, x, y, z).
+
+    Returns:
+        ``(w, -x, -y, -z)``.
+    """
+    return jnp.concatenate([q[..., :1], -q[..., 1:]], -1)
