@@ -146,8 +146,8 @@ def _epoch(order: Order, epoch: int) -> np.ndarray:
     key = derive(order.seed, epoch, 0)
     if order.weights is None:
         return np.argsort(stream(key, order.epoch_length), kind="stable")
-    draws = stream(key, 2 * order.epoch_length) >> np.uint64(11)
-    draws = draws.astype(np.float64).reshape(2, -1) / 2**53
+    bits = stream(key, 2 * order.epoch_length) >> np.uint64(11)
+    draws = bits.astype(np.float64).reshape(2, -1) / 2**53
     edges = np.cumsum(order.weights) / np.sum(order.weights)
     source = np.searchsorted(edges[:-1], draws[0], side="right")
     sizes = np.array(order.sizes)

@@ -7,7 +7,6 @@ threads, and the global batches are the same however many processes share them.
 """
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -15,13 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines import order, records, schema
+from data_pipelines import lookup, order, records, schema
 from data_pipelines.schema import RecordError
-from hmr_jax.body.joint_sets import map_joints
 
-DEFAULT_TRAITS = {"crop_padding": 1.25, "occlude": 1.0}
-"""Facts about a dataset that transforms may use; its ``traits`` override them."""
-STATE_VERSION = 1
 # AutoGraph's rewriting of mapped functions takes seconds; none of ours needs it.
 _as_written = tf.autograph.experimental.do_not_convert
 Batch = dict[str, np.ndarray]
@@ -47,30 +42,6 @@ class Transform(Protocol):
         """The image of one record."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """One opened split and how its joints map to the transform's."""
-
-    directory: records.RecordDirectory
-    split: records.Split
-    joint_index: np.ndarray
-    joint_present: np.ndarray
-    traits: dict[str, float]
-
-
-def _open_source(path: str | os.PathLike, split: str, joint_set: str) -> _Source:
-    directory = records.open_directory(path)
-    index, present = map_joints(directory.spec.joint_set, joint_set)
-    traits = {**DEFAULT_TRAITS, **directory.manifest["traits"]}
-    unknown = sorted(set(traits) - set(DEFAULT_TRAITS))
-    if unknown:
-        raise RecordError(f"{directory.path}: unknown traits {unknown}")
-    index = np.where(present, index, 0).astype(np.int32)
-    return _Source(
-        directory, directory.split(split), index, present.astype(np.float32), traits
-    )
-
-
 class RecordIterator(Iterator[Batch]):
     """Batches of numpy arrays, from any position; made by ``make_dataset``.
 
@@ -83,39 +54,25 @@ class RecordIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        sources: Sequence[_Source],
+        sources: Sequence[lookup.Source],
         transform: Transform,
-        record_order: order.Order,
+        record_lookup: lookup.RecordLookup,
         *,
         batch_size: int,
-        process_index: int,
-        process_count: int,
         num_epochs: int | None,
-        drop_remainder: bool,
         num_threads: int | None,
     ):
         self._sources = tuple(sources)
         self._transform = transform
-        self._order = record_order
-        self._process_index = process_index
-        self._process_count = process_count
+        self._lookup = record_lookup
         self._num_threads = num_threads
         self.batch_size = batch_size
+        self.steps_per_epoch = record_lookup.steps_per_epoch
         self.num_records = sum(len(s.split) for s in self._sources)
-        self.fingerprint = "+".join(s.directory.fingerprint for s in self._sources)
-        length, together = record_order.epoch_length, batch_size * process_count
-        self.steps_per_epoch = length // together
-        if not drop_remainder:
-            self.steps_per_epoch = -(-length // together)
-        if not self.steps_per_epoch:
-            raise RecordError(
-                f"expected at least one batch of {together} records (batch_size "
-                f"{batch_size} x {process_count} processes), found {length}"
-            )
+        self.fingerprint = record_lookup.fingerprint
         self._last_step = 2**62
         if num_epochs is not None:
             self._last_step = num_epochs * self.steps_per_epoch
-        self._index_files()
         self._step = self._first_step = 0
         self._dataset: tf.data.Dataset | None = None
         self._batches: Iterator | None = None
@@ -129,7 +86,9 @@ class RecordIterator(Iterator[Batch]):
         try:
             batch = next(self._batches)
         except tf.errors.OpError as error:
-            raise self._explained(error) from error
+            # A damaged record is named; else the error is of another kind.
+            self._lookup.check(self._step)
+            raise error
         self._step += 1
         return batch
 
@@ -144,7 +103,7 @@ class RecordIterator(Iterator[Batch]):
             What ``restore`` takes.
         """
         epoch, step = divmod(self._step - unused, self.steps_per_epoch)
-        return {"epoch": epoch, "step": step, **self._identity()}
+        return {"epoch": epoch, "step": step, **self._lookup.identity()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the batch at which ``state`` was taken.
@@ -156,7 +115,7 @@ class RecordIterator(Iterator[Batch]):
             ValueError: the state belongs to other records, another seed or another
                 batch size; naming both.
         """
-        for key, expected in self._identity().items():
+        for key, expected in self._lookup.identity().items():
             if state.get(key) != expected:
                 raise ValueError(
                     f"data position: {key}: expected {expected!r}, "
@@ -169,15 +128,6 @@ class RecordIterator(Iterator[Batch]):
         """Start again at the first batch of the first epoch."""
         self._step = 0
         self.close()
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "version": STATE_VERSION,
-            "seed": self._order.seed,
-            "global_batch_size": self.batch_size * self._process_count,
-            "steps_per_epoch": self.steps_per_epoch,
-            "fingerprint": self.fingerprint,
-        }
 
     @property
     def epoch(self) -> int:
@@ -193,89 +143,25 @@ class RecordIterator(Iterator[Batch]):
         Returns:
             ``sample_id`` of each.
         """
-        names = []
-        for index in sample_index:
-            source, record = self._locate(int(index))
-            split, spec = self._sources[source].split, self._sources[source].directory
-            data = next(records.read_serialized(split, [record]))
-            names.append(schema.decode(data, spec.spec)["sample_id"])
-        return names
+        found = self._lookup.read(sample_index)
+        return [record["sample_id"] for record in found]
 
     def close(self) -> None:
         """Let go of the running pipeline; the next batch starts it again."""
         self._batches = None
 
-    def _locate(self, place: int) -> tuple[int, int]:
-        starts = np.cumsum([0, *self._order.sizes])
-        source = int(np.searchsorted(starts, place, side="right")) - 1
-        return source, place - int(starts[source])
-
-    def _places(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """Epoch, places in it and validity of one batch of this process."""
-        epoch, step = divmod(step, self.steps_per_epoch)
-        first = (step * self._process_count + self._process_index) * self.batch_size
-        places = first + np.arange(self.batch_size)
-        valid = places < self._order.epoch_length
-        return epoch, np.where(valid, places, 0), valid
-
-    def _plan(self, count: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What to read for a batch and the random numbers of each record."""
+    def _plan(self, count: np.ndarray) -> list[Any]:
+        """Columns of ``RecordLookup.plan`` and whether the stream goes on."""
         step = self._first_step + int(count)
-        epoch, places, valid = self._places(step)
-        record = self._order.epoch(epoch)[places]
-        starts = np.cumsum([0, *self._order.sizes])
-        source = np.searchsorted(starts, record, side="right") - 1
-        return (
-            record.astype(np.int32),
-            source.astype(np.int32),
-            self._file[record],
-            self._offset[record],
-            order.uniforms(
-                self._order.keys(epoch, places), self._transform.num_uniforms
-            ),
-            valid.astype(np.float32),
-            np.bool_(step < self._last_step),
-        )
-
-    def _explained(self, error: tf.errors.OpError) -> Exception:
-        """The damaged record behind an error of TensorFlow, if that is the cause."""
-        for step in range(self._step, self._step + 1):
-            epoch, places, _ = self._places(step)
-            for place in self._order.epoch(epoch)[places]:
-                source, record = self._locate(int(place))
-                try:
-                    split = self._sources[source].split
-                    data = next(records.read_serialized(split, [record]))
-                except RecordError as damage:
-                    return damage
-                try:
-                    spec = self._sources[source].directory.spec
-                    schema.validate(
-                        schema.decode(data, spec), spec, split.describe(record)
-                    )
-                except (RecordError, OSError) as damage:
-                    return RecordError(str(damage))
-        return error
-
-    @property
-    def _files(self) -> list[str]:
-        return [name for s in self._sources for name in s.split.shards]
-
-    def _index_files(self) -> None:
-        counts = np.cumsum([0] + [len(s.split.shards) for s in self._sources])
-        shards = [
-            s.split.shard + first
-            for s, first in zip(self._sources, counts[:-1], strict=True)
-        ]
-        self._file = np.concatenate(shards).astype(np.int32)
-        self._offset = np.concatenate([s.split.offset for s in self._sources])
+        plan = self._lookup.plan(step, self._transform.num_uniforms)
+        return [*plan.values(), np.bool_(step < self._last_step)]
 
     def _pipeline(self) -> tf.data.Dataset:
         """Batches from ``_first_step``, wherever that stands when iteration begins."""
         steps = tf.data.Dataset.range(2**62).map(self._planned)
         plans = steps.take_while(_goes_on)
         plans = plans.map(_without_goes_on)
-        files = tf.constant(self._files)
+        files = tf.constant(self._lookup.files)
         # Records are read inside a mapped function: TensorFlow cannot rebuild a
         # top-level dataset that has byte offsets.
         serialized = plans.unbatch().interleave(
@@ -303,7 +189,7 @@ class RecordIterator(Iterator[Batch]):
 
     @_as_written
     def _planned(self, step) -> dict:
-        batch, scalar = [self.batch_size], []
+        batch = [self.batch_size]
         outputs = {
             "sample_index": (tf.int32, batch),
             "source": (tf.int32, batch),
@@ -311,7 +197,7 @@ class RecordIterator(Iterator[Batch]):
             "at": (tf.int64, batch),
             "uniforms": (tf.float32, [*batch, self._transform.num_uniforms]),
             "valid": (tf.float32, batch),
-            "goes_on": (tf.bool, scalar),
+            "goes_on": (tf.bool, []),
         }
         kinds = [kind for kind, _ in outputs.values()]
         values = tf.numpy_function(self._plan, [step], kinds)
@@ -332,7 +218,7 @@ class RecordIterator(Iterator[Batch]):
             if "joints" in schema.FIELD_BY_NAME[name].shape:
                 joints = _mapped_joints(parsed[name], index, present)
                 parsed[name] = joints
-        for name in DEFAULT_TRAITS:
+        for name in lookup.DEFAULT_TRAITS:
             values = tf.constant([float(s.traits[name]) for s in self._sources])
             parsed[name] = tf.gather(values, plan["source"])
         labels, pixels = self._transform.labels(parsed, plan["uniforms"])
@@ -425,21 +311,40 @@ def make_dataset(
     _hide_accelerators()
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    opened = [_open_source(path, split, transform.joint_set) for path in sources]
+    opened = [lookup.open_source(path, split, transform.joint_set) for path in sources]
     record_order = order.Order(
         tuple(len(s.split) for s in opened),
         seed,
         shuffle,
         None if weights is None else tuple(weights),
     )
-    return RecordIterator(
+    _check_bodies(opened)
+    record_lookup = lookup.RecordLookup(
         opened,
-        transform,
         record_order,
         batch_size=batch_size,
         process_index=process_index,
         process_count=process_count,
-        num_epochs=num_epochs,
         drop_remainder=shuffle if drop_remainder is None else drop_remainder,
+    )
+    return RecordIterator(
+        opened,
+        transform,
+        record_lookup,
+        batch_size=batch_size,
+        num_epochs=num_epochs,
         num_threads=num_threads,
     )
+
+
+def _check_bodies(sources: Sequence[lookup.Source]) -> None:
+    """One batch holds one body model's parameters."""
+    first = sources[0].directory
+    for source in sources[1:]:
+        found = source.directory
+        sizes = [(d.spec.num_pose_joints, d.spec.num_betas) for d in (first, found)]
+        if sizes[0] != sizes[1]:
+            raise RecordError(
+                f"{found.path}: expected {sizes[0]} pose joints and betas as in "
+                f"{first.path}, found {sizes[1]}"
+            )

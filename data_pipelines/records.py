@@ -214,7 +214,9 @@ def scan_shard(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         RecordError: a record reaches beyond the end of the file.
     """
     size = os.path.getsize(path)
-    offsets, checksums, position = [], [], 0
+    offsets: list[int] = []
+    checksums: list[int] = []
+    position = 0
     with open(path, "rb") as file:
         while position < size:
             file.seek(position)
@@ -274,7 +276,7 @@ def write_index(
     manifest = json.loads(json.dumps(manifest))
     manifest["fingerprint"] = _fingerprint(manifest, offsets, checksums)
     with atomic_write(path / INDEX) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
     with atomic_write(path / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest["fingerprint"]
@@ -295,13 +297,13 @@ def read_serialized(split: Split, indices: Sequence[int]) -> Iterator[bytes]:
     """
     import tensorflow as tf
 
-    indices = np.asarray(indices, np.int64)
-    files = np.array(split.shards)[split.shard[indices]]
+    chosen = np.asarray(indices, np.int64)
+    files = np.array(split.shards)[split.shard[chosen]]
     # Only inside a mapped function: TensorFlow cannot rebuild a top-level dataset that
     # has byte offsets.
-    places = tf.data.Dataset.from_tensor_slices((files, split.offset[indices]))
+    places = tf.data.Dataset.from_tensor_slices((files, split.offset[chosen]))
     data = iter(places.flat_map(record_at))
-    for index in indices:
+    for index in chosen:
         try:
             yield next(data).numpy()
         except (tf.errors.OpError, StopIteration) as error:

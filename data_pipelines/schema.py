@@ -195,7 +195,7 @@ def _default(field: FieldSpec, spec: RecordSpec) -> Any:
     if field.dtype == "bytes":
         return b""
     if field.name in ("intrinsics", "extrinsics"):
-        return np.eye(field.shape[0], dtype=np.float32)
+        return np.eye(*spec.shape(field), dtype=np.float32)
     return np.zeros(spec.shape(field), field.dtype)
 
 
@@ -357,7 +357,7 @@ def decode(serialized: bytes, spec: RecordSpec) -> Record:
     import tensorflow as tf
 
     features = tf.train.Example.FromString(serialized).features.feature
-    record = {}
+    record: Record = {}
     for field in FIELDS:
         if field.name not in features:
             raise RecordError(f"serialised record: field {field.name}: missing")

@@ -34,7 +34,9 @@ _KEY_SPACE = 2**128
 """Without Beam, TFDS sorts by 128-bit keys through buckets over their whole range."""
 
 
-class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class RecordBuilder(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """The TFDS builder of a ``RecordSource``; use it through ``build``.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from data_pipelines import schema
-from data_pipelines.builders.source import RecordSource
+from data_pipelines.builders.source import Key, RecordSource
 
 
 class SampleSource(Protocol):
@@ -76,7 +76,7 @@ class SyntheticRecords(RecordSource):
             **self._config,
         }
 
-    def examples(self, split: str, keys: Sequence[int]) -> Iterable[schema.Record]:
+    def examples(self, split: str, keys: Sequence[Key]) -> Iterable[schema.Record]:
         """Samples made in one go, which is quicker than one by one."""
         if split not in self._sources:
             self._sources[split] = self._make_source(
@@ -85,4 +85,4 @@ class SyntheticRecords(RecordSource):
                 seed=self._seed,
                 size_px=self._size_px,
             )
-        return self._sources[split].samples(list(keys))
+        return self._sources[split].samples([int(key) for key in keys])

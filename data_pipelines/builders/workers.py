@@ -6,17 +6,21 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from data_pipelines import schema
 from data_pipelines.builders.source import Factory, Key, RecordSource, checked_examples
 
+T = TypeVar("T")
 _source: RecordSource | None = None
 
 
 def _leave_with_parent() -> None:
     """End this worker when its parent is killed; it would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _open_source(factory: Factory) -> None:
@@ -26,10 +30,11 @@ def _open_source(factory: Factory) -> None:
 
 
 def _convert(split: str, keys: Sequence[Key]) -> list[schema.Record]:
+    assert _source is not None, "the worker opens its source first"
     return list(checked_examples(_source, split, keys))
 
 
-def chunks(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
+def chunks(keys: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive slices of at most ``size`` keys."""
     return (keys[i : i + size] for i in range(0, len(keys), size))
 
@@ -63,7 +68,7 @@ class Workers:
         Yields:
             Validated records; at most two chunks per process wait at a time.
         """
-        waiting = collections.deque()
+        waiting: collections.deque = collections.deque()
         for chunk in chunks(keys, self._chunk_size):
             waiting.append(self._pool.submit(_convert, split, chunk))
             if len(waiting) > self._window:

@@ -4,6 +4,7 @@ Source: specs/ikol.md, sections 12 to 14.
 """
 
 import dataclasses
+from typing import Any
 
 from data_pipelines.transforms import image
 
@@ -85,13 +86,13 @@ class IkolOptions:
             )
 
 
-_TRAIN = {
+_TRAIN: dict[str, Any] = {
     "scale_deviation": 0.3,
     "rotation_deg": 30.0,
     "rotation_probability": 0.6,
     "flip": 0.5,
 }
-_LOADERS = {
+_LOADERS: dict[str, dict[str, Any]] = {
     "hybrik": _TRAIN | {"occlusion": 1.0, "colour": 0.2},
     "mm": _TRAIN
     | {
@@ -105,7 +106,7 @@ _LOADERS = {
         "colour_clip": False,
     },
 }
-_PUBLISHED = {
+_PUBLISHED: dict[str, dict[str, Any]] = {
     "hybrik": {
         "normalization": "hybrik",
         "quaternion_form": "rotmat",

@@ -74,7 +74,10 @@ class People(source.RecordSource):
 
     def __init__(self, counts=(("train", 10),), joint_set="smpl_24", broken=None):
         self.name = f"people_{joint_set}"
-        self.spec = schema.RecordSpec(joint_set, len(JOINT_SETS[joint_set]))
+        rotations = 16 if joint_set.startswith("mano") else 24
+        self.spec = schema.RecordSpec(
+            joint_set, len(JOINT_SETS[joint_set]), num_pose_joints=rotations
+        )
         self._counts = dict(counts)
         self._broken = broken
 
@@ -106,12 +109,12 @@ def parsed(made: list[dict]) -> dict:
     """Records as a transform receives them: tensors of a batch, with traits."""
     import tensorflow as tf
 
-    from data_pipelines import reading
+    from data_pipelines import lookup
     from data_pipelines.transforms.ikol import IkolTransform
 
     spec = schema.RecordSpec()
     serialized = [schema.encode(schema.validate(r, spec)) for r in made]
     batch = schema.parse_batch(tf.constant(serialized), IkolTransform.fields, spec)
-    for name, value in reading.DEFAULT_TRAITS.items():
+    for name, value in lookup.DEFAULT_TRAITS.items():
         batch[name] = tf.fill([len(made)], value)
     return batch

@@ -229,6 +229,15 @@ def test_wrong_arguments_are_refused(built, arguments, error, message):
         dataset(built, **arguments)
 
 
+def test_another_order_or_body_is_refused(built, coco, tmp_path):
+    state = dataset(built, shuffle=True).state()
+    with pytest.raises(ValueError, match="shuffle: expected False, found True"):
+        dataset(built, drop_remainder=True).restore(state)
+    hands = build_people(tmp_path, count=2, joint_set="mano_21")
+    with pytest.raises(schema.RecordError, match=r"\(24, 10\) pose joints and betas"):
+        dataset([coco, hands])
+
+
 def test_missing_directory_is_refused(tmp_path):
     with pytest.raises(schema.RecordError, match="expected a directory of records"):
         dataset(tmp_path / "nowhere")

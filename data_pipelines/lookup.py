@@ -1,0 +1,196 @@
+"""Where the records of each batch lie: opened sources, laid end to end, by step."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import order, records, schema
+from data_pipelines.schema import RecordError
+from hmr_jax.body.joint_sets import map_joints
+
+DEFAULT_TRAITS = {"crop_padding": 1.25, "occlude": 1.0}
+"""Facts about a dataset that transforms may use; its ``traits`` override them."""
+STATE_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One opened split and how its joints map to the transform's.
+
+    Attributes:
+        directory: the records and their metadata.
+        split: the records of the split.
+        joint_index: int32 [T], the dataset's joint for each joint of the transform.
+        joint_present: float32 [T], 1 where the dataset has that joint.
+        traits: ``DEFAULT_TRAITS`` with the dataset's own.
+    """
+
+    directory: records.RecordDirectory
+    split: records.Split
+    joint_index: np.ndarray
+    joint_present: np.ndarray
+    traits: dict[str, float]
+
+
+def open_source(path: str | os.PathLike, split: str, joint_set: str) -> Source:
+    """Open one split for reading.
+
+    Args:
+        path: directory of records.
+        split: its name.
+        joint_set: into which joints are mapped by name.
+
+    Returns:
+        The source.
+
+    Raises:
+        RecordError: as ``records.open_directory`` and ``RecordDirectory.split``; or a
+            trait that nothing knows.
+    """
+    directory = records.open_directory(path)
+    index, present = map_joints(directory.spec.joint_set, joint_set)
+    traits = {**DEFAULT_TRAITS, **directory.manifest["traits"]}
+    unknown = sorted(set(traits) - set(DEFAULT_TRAITS))
+    if unknown:
+        raise RecordError(f"{directory.path}: unknown traits {unknown}")
+    index = np.where(present, index, 0).astype(np.int32)
+    return Source(
+        directory, directory.split(split), index, present.astype(np.float32), traits
+    )
+
+
+class RecordLookup:
+    """The records of each batch of one process.
+
+    Args:
+        sources: opened splits.
+        record_order: of their records laid end to end.
+        batch_size: records per batch of this process.
+        process_index: of this process.
+        process_count: processes that share each global batch.
+        drop_remainder: leave out the incomplete last batch of an epoch.
+
+    Attributes:
+        steps_per_epoch: batches in one epoch.
+        files: every shard of every source.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        record_order: order.Order,
+        *,
+        batch_size: int,
+        process_index: int,
+        process_count: int,
+        drop_remainder: bool,
+    ):
+        self._sources = tuple(sources)
+        self._order = record_order
+        self._batch_size = batch_size
+        self._process_index = process_index
+        self._process_count = process_count
+        self._starts = np.cumsum([0, *record_order.sizes])
+        length, together = record_order.epoch_length, batch_size * process_count
+        full, rest = divmod(length, together)
+        self.steps_per_epoch = full + (rest > 0 and not drop_remainder)
+        if not self.steps_per_epoch:
+            raise RecordError(
+                f"expected at least one batch of {together} records (batch_size "
+                f"{batch_size} x {process_count} processes), found {length}"
+            )
+        self.files = [name for s in self._sources for name in s.split.shards]
+        first = np.cumsum([0] + [len(s.split.shards) for s in self._sources])
+        shards = [s.split.shard + first[i] for i, s in enumerate(self._sources)]
+        self._file = np.concatenate(shards).astype(np.int32)
+        self._offset = np.concatenate([s.split.offset for s in self._sources])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all sources."""
+        return "+".join(s.directory.fingerprint for s in self._sources)
+
+    def identity(self) -> dict[str, Any]:
+        """What a position in the stream depends on, as JSON values."""
+        weights = self._order.weights
+        return {
+            "version": STATE_VERSION,
+            "seed": self._order.seed,
+            "shuffle": self._order.shuffle,
+            "weights": None if weights is None else list(weights),
+            "global_batch_size": self._batch_size * self._process_count,
+            "steps_per_epoch": self.steps_per_epoch,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _places(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """Epoch, places in it and validity of one batch of this process."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        first = (step * self._process_count + self._process_index) * self._batch_size
+        places = first + np.arange(self._batch_size)
+        valid = places < self._order.epoch_length
+        return epoch, np.where(valid, places, 0), valid
+
+    def plan(self, step: int, num_uniforms: int) -> dict[str, np.ndarray]:
+        """What to read for a batch, and the random numbers of each record.
+
+        Args:
+            step: from the start of the first epoch.
+            num_uniforms: random numbers per record.
+
+        Returns:
+            ``sample_index``, ``source``, ``file``, ``at``, ``uniforms``, ``valid``.
+        """
+        epoch, places, valid = self._places(step)
+        record = self._order.epoch(epoch)[places]
+        source = np.searchsorted(self._starts, record, side="right") - 1
+        return {
+            "sample_index": record.astype(np.int32),
+            "source": source.astype(np.int32),
+            "file": self._file[record],
+            "at": self._offset[record],
+            "uniforms": order.uniforms(self._order.keys(epoch, places), num_uniforms),
+            "valid": valid.astype(np.float32),
+        }
+
+    def read(self, sample_index: Sequence[int]) -> list[schema.Record]:
+        """Whole records, in the order asked for.
+
+        Args:
+            sample_index: places in the sources laid end to end.
+
+        Returns:
+            Records as in ``schema.decode``.
+
+        Raises:
+            RecordError: naming the shard and record that is damaged.
+        """
+        places = np.asarray(sample_index, np.int64)
+        owner = np.searchsorted(self._starts, places, side="right") - 1
+        found: dict[int, schema.Record] = {}
+        for number, source in enumerate(self._sources):
+            mine = np.flatnonzero(owner == number)
+            inside = places[mine] - self._starts[number]
+            serialized = records.read_serialized(source.split, inside)
+            for position, data in zip(mine.tolist(), serialized, strict=True):
+                found[position] = schema.decode(data, source.directory.spec)
+        return [found[position] for position in range(len(places))]
+
+    def check(self, step: int) -> None:
+        """Read the records of a batch again.
+
+        Args:
+            step: of the batch.
+
+        Raises:
+            RecordError: naming the first that is damaged or breaks the schema.
+        """
+        epoch, places, _ = self._places(step)
+        for place in self._order.epoch(epoch)[places]:
+            number = int(np.searchsorted(self._starts, place, side="right")) - 1
+            source = self._sources[number]
+            where = source.split.describe(int(place - self._starts[number]))
+            schema.validate(self.read([place])[0], source.directory.spec, where)
