@@ -120,8 +120,7 @@ def draw_skeleton(
         if parent >= 0 and shown[joint] and shown[parent]:
             ends = [tuple(points[parent]), tuple(points[joint])]
             canvas.line(ends, fill=colours[joint], width=width)
-    for joint in np.flatnonzero(shown):
-        x, y = points[joint]
+    for x, y in points[shown]:
         canvas.ellipse([x - width, y - width, x + width, y + width], fill="white")
     return np.array(picture)
 

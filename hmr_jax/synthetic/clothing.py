@@ -4,7 +4,7 @@ Garments end at heights and at distances from the body's middle in the T-pose, s
 rule fits every shape and pose. Patterns are waves through the rest body.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +122,8 @@ def sample_cloth(rng: np.random.Generator) -> Cloth:
     if kind == 4:
         waves = rng.normal(0, 2 * np.pi / 0.25, (2, 3))
         phases = rng.uniform(0, 2 * np.pi, 2)
-    return Cloth(*(x.astype(np.float32) for x in (rgb, waves, phases)))
+    parts: list[Any] = [x.astype(np.float32) for x in (rgb, waves, phases)]
+    return Cloth(*parts)
 
 
 def sample_clothes(rng: np.random.Generator) -> Clothes:
@@ -140,7 +141,7 @@ def sample_clothes(rng: np.random.Generator) -> Clothes:
     sleeve = (rng.uniform(0.0, 0.2), rng.uniform(0.4, 0.9), rng.uniform(1.8, 2.0))
     leg = (rng.uniform(0.2, 0.9), rng.uniform(1.0, 1.6), rng.uniform(1.85, 2.1))
     dress = rng.uniform() < 0.1
-    values = {
+    values: dict[str, Any] = {
         "shirt": sample_cloth(rng),
         "trousers": sample_cloth(rng),
         "shoe_rgb": _cloth_rgb(rng),
@@ -154,12 +155,10 @@ def sample_clothes(rng: np.random.Generator) -> Clothes:
         "hairline": 1.0 if rng.uniform() < BALD_SHARE else rng.uniform(0.06, 0.1),
         "mottle": rng.uniform(0.0, 0.08),
     }
-    return Clothes(
-        **{
-            key: value if isinstance(value, Cloth) else np.asarray(value, np.float32)
-            for key, value in values.items()
-        }
-    )
+    for key, value in values.items():
+        if not isinstance(value, Cloth):
+            values[key] = np.asarray(value, np.float32)
+    return Clothes(**values)
 
 
 def _dye(cloth: Cloth, places_m: Array) -> Array:

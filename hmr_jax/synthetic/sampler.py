@@ -74,7 +74,8 @@ def sample_light(rng: np.random.Generator) -> Light:
     ambient = rng.uniform(0.4, 0.75) * rng.uniform(0.9, 1.1, 3)
     lamp = rng.uniform(0.3, 0.8) * rng.uniform(0.88, 1.12, 3)
     direction = rng.normal([0.0, -0.8, -0.9], [1.0, 0.7, 0.8])
-    return Light(*(np.asarray(x, np.float32) for x in (ambient, direction, lamp)))
+    parts: list[Any] = [ambient, direction, lamp]
+    return Light(*jax.tree.map(_as_float32, parts))
 
 
 def _as_float32(x: Any) -> np.ndarray:
@@ -267,18 +268,18 @@ class SampleSource:
         fill = rng.uniform(0.95, 1.4) if truncated else rng.uniform(0.55, 0.9)
         room = 0.25 if truncated else max(0.0, 0.96 - fill) / 2
         betas = np.clip(rng.normal(size=self._body.num_betas), -BETA_LIMIT, BETA_LIMIT)
-        scene = Scene(
-            pose_aa=pose,
-            betas=betas * self._betas_std,
-            camera_rotmat=sample_camera_rotmat(rng),
-            focal_px=size / 2 / np.tan(half_view),
-            fill=fill,
-            centre_px=(size - 1) / 2 + size * rng.uniform(-room, room, 2),
-            light=sample_light(rng),
-            clothes=sample_clothes(rng),
-            background=self._backgrounds(rng, size),
-        )
-        return jax.tree.map(_as_float32, scene), origin
+        fields: dict[str, Any] = {
+            "pose_aa": pose,
+            "betas": betas * self._betas_std,
+            "camera_rotmat": sample_camera_rotmat(rng),
+            "focal_px": size / 2 / np.tan(half_view),
+            "fill": fill,
+            "centre_px": (size - 1) / 2 + size * rng.uniform(-room, room, 2),
+            "light": sample_light(rng),
+            "clothes": sample_clothes(rng),
+            "background": self._backgrounds(rng, size),
+        }
+        return Scene(**jax.tree.map(_as_float32, fields)), origin
 
     def _sample_pose(self, rng: np.random.Generator, index: int):
         """Axis-angle [24, 3] with the root in a world with y up, and its origin."""

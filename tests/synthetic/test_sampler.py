@@ -1,5 +1,6 @@
 """Synthetic records: labels that agree with each other and with the picture."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.body.open_assets import load_open_body
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.render.draw import decode_image
-from hmr_jax.solvers.types import DESIGNATED_CHILD
+from hmr_jax.solvers.ik_layer import inverse_kinematics
+from hmr_jax.solvers.types import DESIGNATED_CHILD, LEAF_JOINTS
+from hmr_jax.synthetic.clothing import figure
 from hmr_jax.synthetic.joint_limits import sample_pose
 from hmr_jax.synthetic.motion import Clip, MotionSet
 from hmr_jax.synthetic.sampler import LIMITS_SEQUENCE, SampleSource
+from hmr_jax.synthetic.scene import shoot_all
 
 SIZE, COUNT = 64, 10
 # Positions of order 1 to 10 m in float32, rotations rebuilt from axis-angle near pi.
@@ -157,6 +161,26 @@ def test_rotations_follow_from_joints_and_twists(open_body, records, batch, pose
             np.testing.assert_allclose(swing @ twist, local[n, k], atol=3e-4)
 
 
+def test_layer_rebuilds_the_pose_from_the_labels(records, batch, posed):
+    joints = np.stack([record["joints_cam_m"] for record in records])[..., :3]
+    twist = jnp.stack([record["twist_cos_sin"] for record in records])
+    local = axis_angle_to_matrix(batch["pose_aa"])
+    result = inverse_kinematics(
+        jnp.asarray(joints - joints[:, :1]),
+        posed.rest_joints_m - posed.rest_joints_m[:, :1],
+        twist,
+        local[:, np.array(LEAF_JOINTS)],
+    )
+    np.testing.assert_allclose(
+        result.joints_m, joints - joints[:, :1], atol=10 * LABEL_ATOL_M
+    )
+    error = np.abs(np.asarray(result.local_rotmats - local)).max((2, 3))
+    weights = np.stack([record["twist_weight"] for record in records])
+    known = np.concatenate([np.ones((COUNT, 1)), weights], axis=1) > 0
+    known[:, list(LEAF_JOINTS)] = True
+    assert error[known].max() < 5e-3 and np.median(error[known]) < 1e-4
+
+
 def minimal_rotation(a, b):
     v = np.cross(np.eye(3), np.cross(a, b))
     return np.eye(3) + v + v @ v / (1 + a @ b)
@@ -239,3 +263,19 @@ def test_no_clip_in_the_split_and_no_such_sample(open_body, source):
     for index in (-1, COUNT):
         with pytest.raises(IndexError, match=f"{index} of {COUNT}"):
             source.sample(index)
+
+
+@pytest.mark.slow
+def test_whole_chunk_at_once_gives_the_same_pictures(open_body, source):
+    """The path of accelerators, run on the CPU."""
+    scenes = [source.scene(index)[0] for index in range(2)]
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *scenes)
+    options = {"size_px": SIZE, "supersample": 2}
+    parts = (open_body, figure(open_body), stacked, np.int32(2))
+    one_by_one = shoot_all(*parts, **options)
+    together = shoot_all(*parts, **options, vectorized=True)
+    difference = np.abs(np.int32(one_by_one.image) - np.int32(together.image))
+    assert np.mean(difference > 2) < 1e-3
+    for name, value in one_by_one.labels._asdict().items():
+        other = getattr(together.labels, name)
+        np.testing.assert_allclose(other, value, atol=PIXEL_ATOL, err_msg=name)
