@@ -5,6 +5,7 @@ metres, runs inverse kinematics and poses the body; ``merge_flipped`` is the fli
 Source: IKOL (AAAI 2023); specs/ikol.md sections 2 to 6.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ from hmr_jax.nn.linear import PointwiseConv, TorchDense
 from hmr_jax.nn.resnet import ResNet
 from hmr_jax.nn.soft_argmax import soft_argmax_3d
 from hmr_jax.solvers.ik_layer import ik_layer
-from hmr_jax.solvers.ikol_published import TRAIN, published_quaternions
+from hmr_jax.solvers.ikol_published import published_quaternions
 
 Raw = dict[str, Array]
 Predictions = dict[str, Array]
@@ -190,7 +191,7 @@ def decode(
         depth_range_m: depth covered by a heat map.
         scheme: of ``ik_layer``: 'newton', 'published', 'hybrik_naive' or
             'hybrik_adaptive'.
-        options: of the scheme; for 'published', ``TRAIN`` where None.
+        options: of the scheme, see ``ik_layer``.
         vertices: also pose the mesh; the losses do not need it.
         layer_mask: False where the layer shall see the rest pose instead of the lifted
             joints (samples whose body is not supervised). Joints that are not finite
@@ -216,13 +217,15 @@ def decode(
         raw["uvd"], **camera, image_size_px=image_size_px, depth_range_m=depth_range_m
     )
     rest_m = rest_joints(body, shape)
-    pose = ik_layer(
+    layer = functools.partial(ik_layer, scheme=scheme, options=options)
+    if not isinstance(shape.shape[0], int):
+        # Exported for any batch size: the solver chooses its chunks by the number.
+        layer = jax.vmap(layer)
+    pose = layer(
         _layer_target(joints_m, rest_m, layer_mask),
         rest_m,
         raw["twist"],
         raw["leaf_quaternions"],
-        scheme=scheme,
-        options=TRAIN if published and options is None else options,
     )
     to_quaternion = published_quaternions if published else matrix_to_quaternion
     out = {

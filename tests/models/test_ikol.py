@@ -38,13 +38,25 @@ def make_batch(samples=2):
     }
 
 
-def make_raw(rng, samples=2):
+def rest_uvd(body):
+    """Heat-map coordinates [24, 3] of the resting body under ``make_batch``'s camera.
+
+    A layer's answer to joints that no body can reach hangs on the last digit.
+    """
+    joints = rest_joints(body, jnp.zeros((1, 10)))[0]
+    points = joints - joints[:1] + jnp.array([[0.1, -0.2, 4.0]])
+    pixels = points[:, :2] / points[:, 2:] * 150 + 32
+    return jnp.concatenate([pixels / SIZE_PX - 0.5, (points[:, 2:] - 4) / 2], -1)
+
+
+def make_raw(rng, body=None, samples=2):
     def normal(*shape, scale=1.0):
         return jnp.asarray(scale * rng.standard_normal((samples, *shape)), jnp.float32)
 
+    uvd = normal(24, 3, scale=0.01)
     return {
-        "uvd": jnp.clip(normal(24, 3, scale=0.2), -0.5, 0.48),
-        "shape": normal(10),
+        "uvd": uvd if body is None else uvd + rest_uvd(body)[None],
+        "shape": normal(10, scale=0.3),
         "delta_shape": normal(10),
         "twist": normal(23, 2),
         "leaf_quaternions": normal(5, 4),
@@ -168,7 +180,7 @@ def test_lift_inverts_the_projection_of_the_labels(rng):
 
 
 def test_decoded_mesh_is_the_body_at_the_decoded_pose(rng, tiny_body, decode):
-    raw, batch = make_raw(rng), make_batch()
+    raw, batch = make_raw(rng, tiny_body), make_batch()
     out = decode(raw, batch, tiny_body)
     posed = body_forward(tiny_body, raw["shape"], out["pred_rotmats"])
     at_root = posed.vertices_m - posed.joints_m[:, :1]
@@ -187,7 +199,7 @@ def test_decoded_mesh_is_the_body_at_the_decoded_pose(rng, tiny_body, decode):
 
 
 def test_without_vertices_the_rest_is_the_same(rng, tiny_body, decode):
-    raw, batch = make_raw(rng), make_batch()
+    raw, batch = make_raw(rng, tiny_body), make_batch()
     full = decode(raw, batch, tiny_body)
     fast = decode(raw, batch, tiny_body, vertices=False)
     assert set(full) - set(fast) == {
@@ -221,7 +233,7 @@ def _labels(rng, samples):
 def test_samples_without_body_or_camera_poison_neither_loss_nor_gradient(
     rng, tiny_body, scheme
 ):
-    raw, batch = make_raw(rng, 3), make_batch(3)
+    raw, batch = make_raw(rng, tiny_body, 3), make_batch(3)
     batch |= _labels(rng, 3)
     # sample 1: the original's stand-in for no camera; sample 2: no camera at all
     fake = jnp.array([[64.0, 0, 32], [0, 64, 32], [0, 0, 0]])
@@ -254,7 +266,7 @@ def test_samples_without_body_or_camera_poison_neither_loss_nor_gradient(
 
 
 def test_masked_samples_see_their_own_rest_pose(rng, tiny_body, decode):
-    raw, batch = make_raw(rng), make_batch()
+    raw, batch = make_raw(rng, tiny_body), make_batch()
     mask = jnp.array([True, False])
     out = decode(raw, batch, tiny_body, layer_mask=mask)
     rest = rest_joints(tiny_body, raw["shape"])
