@@ -6,6 +6,7 @@ than a batched SVD on a CPU). Its derivative is closed-form: a symmetric 3x3 sol
 a floor, finite where an SVD's derivative is not, at repeated singular values.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jax import Array
 from jaxtyping import Float
 
 from hmr_jax.geometry import safe
-from hmr_jax.geometry.rotations import matmul3, matvec3, skew, transpose
+from hmr_jax.geometry.rotations import matmul3, matvec3
 
 _SQUARINGS = 14
 """Powers 2^14: closer singular values than a relative 1e-4 are left to the polish."""
@@ -39,26 +40,48 @@ class Similarity(NamedTuple):
     translation: Array
 
 
-def _scaled(correlation: Array) -> Array:
-    """Matrices divided by their largest entry; zero matrices stay zero."""
-    largest = jnp.max(jnp.abs(correlation), axis=(-2, -1), keepdims=True)
-    return safe.divide(correlation, largest)
+# Below, matrices are [3, 3, ...] and vectors [3, ...]: with the batch last, every
+# operation runs along it (twice as fast at 10,000 matrices as with the batch first).
 
 
-def _davenport(c: list[list[Array]]) -> list[list[Array]]:
+def _product(a: Array, b: Array) -> Array:
+    return (
+        a[:, 0, None] * b[None, 0]
+        + a[:, 1, None] * b[None, 1]
+        + (a[:, 2, None] * b[None, 2])
+    )
+
+
+def _transposed(a: Array) -> Array:
+    return jnp.swapaxes(a, 0, 1)
+
+
+def _vee(m: Array) -> Array:
+    """The vector of ``m - m^T``."""
+    return jnp.stack([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]])
+
+
+def _skew(v: Array) -> Array:
+    x, y, z = v
+    o = jnp.zeros_like(x)
+    return jnp.stack(
+        [jnp.stack([o, -z, y]), jnp.stack([z, o, -x]), jnp.stack([-y, x, o])]
+    )
+
+
+def _davenport(c: Array) -> list[list[Array]]:
     """Davenport's symmetric matrix of tr(R^T C), quaternion order (w, x, y, z)."""
-    trace = c[0][0] + c[1][1] + c[2][2]
-    z = [c[2][1] - c[1][2], c[0][2] - c[2][0], c[1][0] - c[0][1]]
+    trace, z = c[0, 0] + c[1, 1] + c[2, 2], _vee(c)
     k = [
         [trace, *z],
-        *[[z[i]] + [c[i][j] + c[j][i] for j in range(3)] for i in range(3)],
+        *[[z[i]] + [c[i, j] + c[j, i] for j in range(3)] for i in range(3)],
     ]
     for i in range(3):
         k[i + 1][i + 1] = k[i + 1][i + 1] - trace
     return k
 
 
-def _leading_quaternion(c: list[list[Array]]) -> list[Array]:
+def _leading_quaternion(c: Array) -> list[Array]:
     """Unit eigenvector of the largest eigenvalue, entries as separate arrays."""
     k = _davenport(c)
     square = sum(k[i][j] * k[i][j] for i in range(4) for j in range(4))
@@ -76,7 +99,7 @@ def _leading_quaternion(c: list[list[Array]]) -> list[Array]:
     return _largest_column(lambda i, j: m[where[i, j]])
 
 
-def _largest_column(at) -> list[Array]:
+def _largest_column(at: Callable[[int, int], Array]) -> list[Array]:
     """The column of a rank-one projection with the largest diagonal entry."""
     best, column = at(0, 0), [at(i, 0) for i in range(4)]
     for j in range(1, 4):
@@ -87,38 +110,23 @@ def _largest_column(at) -> list[Array]:
     return [x / length for x in column]
 
 
-def _matrix(q: list[Array]) -> list[list[Array]]:
+def _matrix(q: list[Array]) -> Array:
+    """Rotation [3, 3, ...] of a unit quaternion."""
     w, x, y, z = q
-    return [
+    rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
+    return jnp.stack([jnp.stack(row) for row in rows])
 
 
 def _polish(rotation: Array, correlation: Array) -> Array:
-    """One Newton step on the rotation, then back onto the rotations."""
-    s = matmul3(transpose(rotation), correlation)
-    omega = _solve_polar(s, _vee(s))
-    # Steps are small (1e-3 at most); the quaternion keeps the result a rotation.
-    length = safe.norm(omega, keepdims=True)
-    omega = omega * jnp.minimum(1, safe.divide(jnp.full_like(length, 0.1), length))
-    norm = 1 + 0.25 * jnp.sum(omega * omega, -1)[..., None, None]
-    x = 0.5 * skew(omega)
-    eye = jnp.broadcast_to(jnp.eye(3, dtype=x.dtype), x.shape)
-    return matmul3(rotation, eye + 2 * (x + matmul3(x, x)) / norm)
-
-
-def _vee(m: Array) -> Array:
-    """The vector of ``m - m^T``."""
-    return jnp.stack(
-        [
-            m[..., 2, 1] - m[..., 1, 2],
-            m[..., 0, 2] - m[..., 2, 0],
-            m[..., 1, 0] - m[..., 0, 1],
-        ],
-        -1,
-    )
+    """One Newton step on the rotation, by the quaternion (1, step / 2)."""
+    s = _product(_transposed(rotation), correlation)
+    half = jnp.clip(0.5 * _solve_polar(s, _vee(s)), -0.05, 0.05)
+    w = 1 / jnp.sqrt(1 + half[0] ** 2 + half[1] ** 2 + half[2] ** 2)
+    return _product(rotation, _matrix([w, *(w * x for x in half)]))
 
 
 def _solve_polar(s: Array, v: Array) -> Array:
@@ -126,25 +134,26 @@ def _solve_polar(s: Array, v: Array) -> Array:
 
     The matrix is positive semidefinite at the optimum, with eigenvalues s_i + s_j.
     """
-    largest = jnp.max(jnp.abs(s), axis=(-2, -1))
-    s = safe.divide(0.5 * (s + transpose(s)), largest[..., None, None])
-    v = safe.divide(v, largest[..., None])
-    trace = s[..., 0, 0] + s[..., 1, 1] + s[..., 2, 2]
-    lift = _FLOOR_EPS * float(jnp.finfo(s.dtype).eps) * jnp.abs(trace)
-    eye = jnp.broadcast_to(jnp.eye(3, dtype=s.dtype), s.shape)
-    k = (trace + lift)[..., None, None] * eye - s
-    rows = [k[..., i, :] for i in range(3)]
-    a, b, c = (jnp.cross(rows[i], rows[(i + 1) % 3]) for i in (1, 2, 0))
-    adjugate = jnp.stack([a, b, c], -2)
-    return safe.divide(matvec3(adjugate, v), jnp.sum(rows[0] * a, -1)[..., None])
+    largest = jnp.max(jnp.abs(s), axis=(0, 1))
+    s = safe.divide(0.5 * (s + _transposed(s)), largest[None, None])
+    v = safe.divide(v, largest[None])
+    trace = s[0, 0] + s[1, 1] + s[2, 2]
+    lifted = trace + _FLOOR_EPS * float(jnp.finfo(s.dtype).eps) * jnp.abs(trace)
+    a, b, c = lifted - s[0, 0], lifted - s[1, 1], lifted - s[2, 2]
+    f, g, h = -s[1, 2], -s[0, 2], -s[0, 1]
+    row0 = (b * c - f * f, f * g - c * h, f * h - b * g)
+    row1 = (row0[1], a * c - g * g, g * h - a * f)
+    row2 = (row0[2], row1[2], a * b - h * h)
+    determinant = a * row0[0] + h * row0[1] + g * row0[2]
+    solved = [r[0] * v[0] + r[1] * v[1] + r[2] * v[2] for r in (row0, row1, row2)]
+    return safe.divide(jnp.stack(solved), determinant[None])
 
 
 @jax.custom_jvp
 def _fit(correlation: Array) -> Array:
-    m = _scaled(correlation)
-    entries = [[m[..., i, j] for j in range(3)] for i in range(3)]
-    rows = _matrix(_leading_quaternion(entries))
-    rotation = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+    largest = jnp.max(jnp.abs(correlation), axis=(0, 1))[None, None]
+    m = safe.divide(correlation, largest)
+    rotation = _matrix(_leading_quaternion(m))
     for _ in range(_POLISHES):
         rotation = _polish(rotation, m)
     return rotation
@@ -154,10 +163,11 @@ def _fit(correlation: Array) -> Array:
 def _fit_jvp(primals, tangents):
     (correlation,), (tangent,) = primals, tangents
     rotation = _fit(correlation)
-    s = matmul3(transpose(rotation), correlation)
-    moved = matmul3(transpose(rotation), tangent)
-    omega = _solve_polar(s, _vee(moved))
-    return rotation, matmul3(rotation, skew(omega))
+    inverse = _transposed(rotation)
+    omega = _solve_polar(
+        _product(inverse, correlation), _vee(_product(inverse, tangent))
+    )
+    return rotation, _product(rotation, _skew(omega))
 
 
 def fit_rotation(correlation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
@@ -175,7 +185,9 @@ def fit_rotation(correlation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batc
 
     Source: Davenport's q-method; derivative of the orthogonal Procrustes problem.
     """
-    return _fit(correlation)
+    return jnp.moveaxis(
+        _fit(jnp.moveaxis(correlation, (-2, -1), (0, 1))), (0, 1), (-2, -1)
+    )
 
 
 def _centred(points: Array, weights: Array) -> tuple[Array, Array]:
