@@ -61,25 +61,20 @@ def correlation(
     return (targets[:, :, None] * sources[:, None, :]).sum(0)
 
 
-def _improve_fit(fit, correlation):
-    """One Newton step of tr(R^T C) over rotations R; its derivative is the fit's."""
-    eye = jnp.eye(3, dtype=fit.dtype)
-    s = rotations.matmul3(rotations.transpose(fit), correlation)
-    skewed = s - s.T
+def _turn_towards(fit, correlation, change):
+    """Small rotation by which a change of the correlation moves its fit."""
+    s = rotations.matmul3(fit.T, correlation)
+    moved = rotations.matmul3(fit.T, change)
+    skewed = moved - moved.T
     force = jnp.stack([skewed[2, 1], skewed[0, 2], skewed[1, 0]])
-    stiffness = jnp.trace(s) * eye - 0.5 * (s + s.T)
-    cofactors = jnp.stack(
-        [jnp.cross(stiffness[i - 2], stiffness[i - 1]) for i in range(3)]
-    )
+    stiffness = jnp.trace(s) * jnp.eye(3, dtype=s.dtype) - 0.5 * (s + s.T)
+    next_rows, last_rows = (jnp.roll(stiffness, -k, axis=0) for k in (1, 2))
+    cofactors = jnp.cross(next_rows, last_rows)
     determinant = (stiffness[0] * cofactors[0]).sum()
-    turn = safe.divide(rotations.matvec3(cofactors, force), determinant)
-    # A start is exact up to rounding; more than 0.6 degrees means a singular fit.
-    turn = jnp.where((turn * turn).sum() < 1e-4, turn, jnp.zeros_like(turn))
-    across = rotations.skew(turn)
-    step = eye + across + 0.5 * rotations.matmul3(across, across)
-    return rotations.matmul3(fit, step)
+    return safe.divide(rotations.matvec3(cofactors, force), determinant)
 
 
+@jax.custom_jvp
 def fit_in_frame(
     correlation: Float[Array, "3 3"],
     world_rotmat: Float[Array, "3 3"],
@@ -88,8 +83,8 @@ def fit_in_frame(
     """The best rotation seen from a frame that is a rotation only up to the guards.
 
     The original solves the fit in the parent's frame, which the guards leave some 1e-8
-    off orthonormal. Two Newton steps from the world's solution give that fit and its
-    derivative, without a decomposition inside the iterations.
+    off orthonormal. One Newton step from the world's solution gives that fit without a
+    decomposition inside the iterations; its derivative is that of the exact fit.
 
     Args:
         correlation: sum of target times rest bone transposed, in the world.
@@ -99,15 +94,30 @@ def fit_in_frame(
     Returns:
         Rotation in the parent's frame.
     """
-    to_frame = rotations.transpose(frame)
-    correlation = rotations.matmul3(to_frame, correlation)
-    fit = rotations.matmul3(to_frame, world_rotmat)
+    seen = rotations.matmul3(frame.T, correlation)
+    fit = rotations.matmul3(frame.T, world_rotmat)
     eye = jnp.eye(3, dtype=fit.dtype)
-    for _ in range(2):
-        gram = rotations.matmul3(rotations.transpose(fit), fit)
+    for _ in range(2):  # back onto the rotations
+        gram = rotations.matmul3(fit.T, fit)
         fit = rotations.matmul3(fit, 1.5 * eye - 0.5 * gram)
-        fit = _improve_fit(fit, correlation)
-    return fit
+    turn = _turn_towards(fit, seen, seen)
+    # The start is nearly exact; more than 0.6 degrees means a singular fit.
+    turn = jnp.where((turn * turn).sum() < 1e-4, turn, jnp.zeros_like(turn))
+    across = rotations.skew(turn)
+    step = eye + across + 0.5 * rotations.matmul3(across, across)
+    return rotations.matmul3(fit, step)
+
+
+@fit_in_frame.defjvp
+def _fit_in_frame_jvp(primals, tangents):
+    correlation, _, frame = primals
+    d_correlation, _, d_frame = tangents
+    fit = fit_in_frame(*primals)
+    seen = rotations.matmul3(frame.T, correlation)
+    change = rotations.matmul3(d_frame.T, correlation)
+    change = change + rotations.matmul3(frame.T, d_correlation)
+    turn = _turn_towards(fit, seen, change)
+    return fit, rotations.matmul3(fit, rotations.skew(turn))
 
 
 def twist_rotmats(

@@ -335,19 +335,18 @@ def _finish(problem, offset, angles, leaf_quaternions, options):
     joints = _ikol_fk.joints_from_rotmats(inner[1], problem)
     leaves = _ikol_frames.quaternions_to_rotmats(leaf_quaternions, options.eps)
     local, world = _ikol_fk.assemble_rotmats(problem.root_rotmat, *inner, leaves)
-    info = _info(*jax.lax.stop_gradient((angles, problem)), options)
+    info = _info(*jax.lax.stop_gradient((joints, angles, problem)), options)
     return IkResult(local, world, joints + offset[None], info)
 
 
-def _info(angles, problem, options):
-    residual, pullback = jax.vjp(
-        lambda a: _ikol_fk.residual(a, problem, options.eps), angles
-    )
+def _info(joints, angles, problem, options):
+    residual = (joints - problem.target_m).reshape(-1)
+    jac = _ikol_fk.jacobian_recursion(angles, problem, options.eps)
     cost = 0.5 * (residual**2).sum()
     return SolveInfo(
         iterations=jnp.asarray(options.num_iters, jnp.int32),
         cost=cost,
-        gradient_norm=jnp.abs(pullback(residual)[0]).max(),
+        gradient_norm=jnp.abs(jnp.matmul(jac.T, residual, precision=_HIGHEST)).max(),
         converged=jnp.asarray(False),
         failed=~jnp.isfinite(cost),
     )

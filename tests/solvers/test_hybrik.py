@@ -9,6 +9,7 @@ import pytest
 
 from hmr_jax.body import forward
 from hmr_jax.solvers import hybrik
+from hmr_jax.solvers.types import LEAF_JOINTS
 from tests.solvers import ikol_vectors as iv
 from tests.solvers.test_ikol_published import degenerate_inputs
 
@@ -76,16 +77,19 @@ def test_degenerate_inputs_are_finite(vectors, solver):
     assert not result.info.failed.any()
 
 
-def test_adaptive_gives_leaves_their_own_rotations_by_default(vectors):
-    args = iv.inputs(vectors, "clean", np.float32)
-    args = tuple(jnp.asarray(a[:1]) for a in args)
-    own = hybrik.hybrik_adaptive(*args).local_rotmats[0]
-    published = SOLVERS["hybrik_adaptive_eval"](*args).local_rotmats[0]
-    naive = hybrik.hybrik_naive(*args).local_rotmats[0]
-    leaves = jnp.array([10, 11, 15, 22, 23])
-    np.testing.assert_allclose(own[leaves], naive[leaves], atol=1e-6)
+def test_leading_axes_and_the_order_of_leaves(vectors):
+    args = tuple(map(jnp.asarray, iv.inputs(vectors, "clean", np.float32)))
+    two_axes = tuple(a.reshape(2, 4, *a.shape[1:]) for a in args)
+    pairs = jax.jit(hybrik.hybrik_adaptive)(*two_axes).local_rotmats
+    published = jax.jit(SOLVERS["hybrik_adaptive_eval"])(*(a[5] for a in args))
+    own = pairs[1, 1]
+    assert pairs.shape == (2, 4, 24, 3, 3)
+    inner = jnp.array([j for j in range(24) if j not in LEAF_JOINTS])
+    np.testing.assert_allclose(own[inner], published.local_rotmats[inner], atol=1e-5)
     mixed = jnp.array(hybrik.PUBLISHED_ADAPTIVE_LEAF_JOINTS)
-    np.testing.assert_allclose(published[mixed], naive[leaves], atol=1e-6)
+    np.testing.assert_allclose(
+        own[jnp.array(LEAF_JOINTS)], published.local_rotmats[mixed], atol=1e-6
+    )
 
 
 def test_unknown_mode_is_refused(vectors):

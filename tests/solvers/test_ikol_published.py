@@ -182,13 +182,19 @@ def test_closed_form_start_meets_clean_targets(vectors):
     assert np.abs(np.asarray(result.joints_m) - args[0]).max() < 2e-6
     assert not result.info.failed.any()
     np.testing.assert_allclose(result.info.cost, 0.0, atol=1e-10)
-    # The same, one sample at a time and with two batch axes.
+
+
+@pytest.mark.slow
+def test_leading_axes(vectors):
+    layer = jax.jit(lambda args: ip.ikol_published(*args, ip.TRAIN))
+    args = iv.inputs(vectors, "clean", np.float32)
+    result = layer(args)
     two_axes = layer(tuple(a.reshape(2, 4, *a.shape[1:]) for a in args))
     np.testing.assert_allclose(
-        two_axes.local_rotmats.reshape(8, 24, 3, 3), result.local_rotmats, atol=1e-6
+        two_axes.local_rotmats.reshape(8, 24, 3, 3), result.local_rotmats, atol=1e-5
     )
     single = layer(tuple(a[3] for a in args))
-    np.testing.assert_allclose(single.joints_m, result.joints_m[3], atol=1e-6)
+    np.testing.assert_allclose(single.joints_m, result.joints_m[3], atol=1e-5)
     assert single.info.iterations.shape == ()
 
 
@@ -227,8 +233,7 @@ def degenerate_inputs(vectors):
 def test_degenerate_inputs_are_finite(vectors, options):
     def loss(args):
         result = ip.ikol_published(*args, options)
-        weighted = jnp.sin(jnp.arange(72.0)).reshape(24, 3) * result.joints_m
-        return weighted.sum() + (result.local_rotmats**3).sum(), result
+        return (result.joints_m**2).sum() + (result.local_rotmats**3).sum(), result
 
     gradients, result = jax.jit(jax.grad(loss, has_aux=True))(
         degenerate_inputs(vectors)
@@ -250,7 +255,7 @@ def test_backward_rules_agree_at_convergence(vectors, x64):
 
         def loss(target, options=options):
             result = ip.ikol_published(target, *args[1:], options)
-            return (jnp.sin(jnp.arange(72.0)).reshape(24, 3) * result.joints_m).sum()
+            return (result.local_rotmats**3).sum()
 
         gradients[rule] = np.asarray(jax.jit(jax.grad(loss))(args[0]))
     scale = np.abs(gradients["unroll"]).max()

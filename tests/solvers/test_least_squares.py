@@ -119,8 +119,17 @@ def derivative(name, rule, tolerance=1e-11):
     return np.abs(jacobian - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("rule", ["implicit", "unroll"])
-@pytest.mark.parametrize("name", ["rosenbrock", "exponential", "rotation"])
+@pytest.mark.parametrize(
+    "name, rule",
+    [
+        ("exponential", "implicit"),
+        ("rotation", "implicit"),
+        ("exponential", "unroll"),
+        pytest.param("rosenbrock", "implicit", marks=pytest.mark.slow),
+        pytest.param("rosenbrock", "unroll", marks=pytest.mark.slow),
+        pytest.param("rotation", "unroll", marks=pytest.mark.slow),
+    ],
+)
 def test_exact_gradients(name, rule, x64):
     assert derivative(name, rule) < FINITE_DIFFERENCE_X64
 
@@ -130,6 +139,7 @@ def test_approximate_gradients_are_exact_without_residual(rule, x64):
     assert derivative("rosenbrock", rule) < FINITE_DIFFERENCE_X64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["implicit_gauss_newton", "one_step", "gn_diff"])
 def test_approximate_gradients_are_off_in_proportion_to_the_residual(rule, x64):
     error = derivative("exponential", rule)
@@ -142,11 +152,7 @@ def test_implicit_gradient_of_gradient(x64):
     def first(a):
         return run(start, a)[0][1]  # = a^2 at the minimum
 
-    assert abs(jax.jit(jax.grad(first))(argument) - 2.0) < 1e-8
     assert abs(jax.jit(jax.grad(jax.grad(first)))(argument) - 2.0) < 1e-6
-    assert abs(
-        jax.jit(jax.jvp, static_argnums=0)(first, (argument,), (1.0,))[1] - 2
-    ) < (1e-8)
 
 
 def test_gradient_reaches_what_the_residual_closes_over(x64):
@@ -178,7 +184,18 @@ GOALS = np.array([0.5, 1, 1, -2, np.nan], np.float32)
 SOLVED = np.array([True, True, False, True, False])
 
 
-@pytest.mark.parametrize("rule", GRADIENTS)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "implicit",
+        "gn_diff",
+        *(
+            pytest.param(rule, marks=pytest.mark.slow)
+            for rule in GRADIENTS
+            if rule not in ("implicit", "gn_diff")
+        ),
+    ],
+)
 def test_lanes_stop_and_fail_alone(rule):
     run = functools.partial(
         solve, logarithm, gradient=rule, tolerance=1e-5, max_steps=30
