@@ -136,7 +136,7 @@ def _set(name: str, joints: tuple[str, ...], parents: dict[str, str]) -> JointSe
 
 def _chains(*chains: str) -> dict[str, str]:
     """Parents from chains written root first, for example ``"hip knee ankle"``."""
-    parents = {}
+    parents: dict[str, str] = {}
     for chain in chains:
         words = chain.split()
         parents.update(zip(words[1:], words[:-1], strict=True))
@@ -368,7 +368,9 @@ JOINT_SETS: dict[str, JointSet] = {
 
 def _groups() -> tuple[tuple[str, ...], ...]:
     plain = ("knee", "ankle", "shoulder", "elbow", "wrist", "eye", "ear")
-    sided = [(f"{s}_{j}", f"op_{s}_{j}") for s in ("left", "right") for j in plain]
+    sided: list[tuple[str, ...]] = [
+        (f"{s}_{j}", f"op_{s}_{j}") for s in ("left", "right") for j in plain
+    ]
     for s in ("left", "right"):
         sided += [
             (f"{s}_hip", f"{s}_hip_extra", f"op_{s}_hip"),

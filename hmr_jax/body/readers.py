@@ -93,13 +93,14 @@ def load_body(
 
 def _find(folder: pathlib.Path, name: str | None, gender: str) -> pathlib.Path:
     """The model file of a folder, by its published names in any case."""
-    if (name or "").lower().startswith("mano"):
-        side = "left" if "left" in name.lower() else "right"
+    asked = (name or "").lower()
+    if asked.startswith("mano"):
+        side = "left" if "left" in asked else "right"
         wanted = [f"mano_{side}"]
     else:
         letter = {"neutral": "neutral", "male": "m", "female": "f"}[gender]
         wanted = [f.format(letter=letter, gender=gender) for f in _SMPL_FILES]
-    files = {}
+    files: dict[str, pathlib.Path] = {}
     for sub in _SUBFOLDERS:
         if (folder / sub).is_dir():
             for file in sorted((folder / sub).iterdir()):
@@ -181,8 +182,7 @@ def _check_fields(path: pathlib.Path, arrays: dict[str, Any]) -> dict[str, Any]:
             f"{faces.min()}..{faces.max()}"
         )
     uv_name, face_uv_name = ("uv", "face_uv") if "uv" in arrays else ("vt", "ft")
-    pose_shape = (verts, 3, 9 * (joints - 1))
-    pose_dirs = _array(path, arrays, "posedirs", pose_shape, optional=True)
+    pose_dirs = _optional(path, arrays, "posedirs", (verts, 3, 9 * (joints - 1)))
     if pose_dirs is not None and not pose_dirs.any():
         pose_dirs = None
     return {
@@ -193,13 +193,21 @@ def _check_fields(path: pathlib.Path, arrays: dict[str, Any]) -> dict[str, Any]:
         "skin_weights": _array(path, arrays, "weights", (verts, joints)),
         "faces": faces.astype(np.int32),
         "parents": parents,
-        "hand_components": _array(
-            path, arrays, "hands_components", ("C", fingers), optional=True
-        ),
-        "hand_mean": _array(path, arrays, "hands_mean", (fingers,), optional=True),
-        "uv": _array(path, arrays, uv_name, ("T", 2), optional=True),
-        "face_uv": _array(path, arrays, face_uv_name, (len(faces), 3), optional=True),
+        "hand_components": _optional(path, arrays, "hands_components", ("C", fingers)),
+        "hand_mean": _optional(path, arrays, "hands_mean", (fingers,)),
+        "uv": _optional(path, arrays, uv_name, ("T", 2)),
+        "face_uv": _optional(path, arrays, face_uv_name, (len(faces), 3)),
     }
+
+
+def _optional(
+    path: pathlib.Path,
+    arrays: dict[str, Any],
+    field: str,
+    shape: tuple[int | str, ...],
+) -> np.ndarray | None:
+    """One field as a checked array, or None where the file has none."""
+    return _array(path, arrays, field, shape) if field in arrays else None
 
 
 def _array(
@@ -207,13 +215,10 @@ def _array(
     arrays: dict[str, Any],
     field: str,
     shape: tuple[int | str, ...],
-    optional: bool = False,
-) -> np.ndarray | None:
+) -> np.ndarray:
     """One field as a finite array of the expected shape (names fit any size)."""
     where = f"{path}: field {field!r}"
     if field not in arrays:
-        if optional:
-            return None
         raise ValueError(
             f"{where} is missing; the file has {', '.join(sorted(map(str, arrays)))}"
         )
@@ -312,7 +317,8 @@ def save_body(path: str | os.PathLike, body: BodyModel) -> None:
         "uv": body.uv,
         "face_uv": body.face_uv,
     }
+    present: dict[str, Any] = {
+        k: np.asarray(v) for k, v in arrays.items() if v is not None
+    }
     with atomic_write(path) as temporary:
-        np.savez_compressed(
-            temporary, **{k: np.asarray(v) for k, v in arrays.items() if v is not None}
-        )
+        np.savez_compressed(temporary, **present)

@@ -62,7 +62,8 @@ def _skin_planes(
 
 def _skin_chunked(*arguments: Array) -> Array:
     """The same in pieces of ``CHUNK`` bodies."""
-    *body, features, transforms = arguments
+    template, directions, weights, features, transforms = arguments
+    body = (template, directions, weights)
     count = features.shape[0]
     whole = count // CHUNK * CHUNK
     pieces = lax.map(

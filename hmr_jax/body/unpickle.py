@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -74,7 +74,9 @@ class _Dtype(StandIn):
         return np.dtype(code).newbyteorder(order if order in ("<", ">") else "=")
 
 
-def _from_bytes(raw: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
+def _from_bytes(
+    raw: Any, dtype: np.dtype, shape: Any, order: Literal["C", "F"]
+) -> np.ndarray:
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     if not isinstance(raw, bytes | bytearray):
         raise ValueError(f"expected the bytes of an array, got {type(raw).__name__}")

@@ -84,7 +84,8 @@ def _davenport(c: Array) -> list[list[Array]]:
 def _leading_quaternion(c: Array) -> list[Array]:
     """Unit eigenvector of the largest eigenvalue, entries as separate arrays."""
     k = _davenport(c)
-    square = sum(k[i][j] * k[i][j] for i in range(4) for j in range(4))
+    entries = jnp.stack([x for row in k for x in row])
+    square = jnp.sum(entries * entries, 0)
     shift = jnp.where(square > 0, _SHIFT * safe.sqrt(square), 1)
     pairs = [(i, j) for i in range(4) for j in range(i, 4)]
     start = tuple(k[i][j] + shift if i == j else k[i][j] for i, j in pairs)
