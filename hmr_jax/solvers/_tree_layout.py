@@ -1,9 +1,10 @@
 """Where each joint of a kinematic tree sits in the arrays of the tree solvers.
 
-A sweep visits the joints in ``num_steps`` steps of ``width`` slots each, children before
-parents, and no two slots of one step share a parent. One program for one step thus
-serves the whole tree under ``lax.scan``, which keeps compile time low: the 24-joint body
-takes 10 steps of 3 slots. Slots left over are dummies, with zero bones and weights.
+A sweep visits the joints in ``num_steps`` steps of ``WIDTH`` slots each, children
+before parents, and no two slots of one step share a parent. One program for one step
+thus serves the whole tree under ``lax.scan``, which keeps compile time low: the
+24-joint body takes 10 steps of 3. Slots left over are dummies, with zero bones and
+weights.
 Arrays of the solvers are ``[slots, components..., batch]``, the batch as minor axis.
 """
 

@@ -1,10 +1,11 @@
 """Small vector and matrix products with the components before a minor batch axis.
 
 Arrays are ``[slots, 3, batch]`` and ``[slots, 3, n, batch]``. Products are written as
-broadcast multiplies over slices, which XLA runs as vector loops along the batch; dots of
-3x3 matrices would each be a call.
+broadcast multiplies over slices, which XLA runs as vector loops along the batch; dots
+of 3x3 matrices would each be a call.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ def eye(dtype: np.dtype) -> Array:
 def combine(matrix: np.ndarray, values: Array) -> Array:
     """A constant matrix applied to the leading axis of ``values``."""
     constant = jnp.asarray(matrix, values.dtype)
-    flat = values.reshape(values.shape[0], -1)
+    flat = values.reshape(values.shape[0], math.prod(values.shape[1:]))
     return jnp.matmul(constant, flat, precision=HIGHEST).reshape(
         (matrix.shape[0], *values.shape[1:])
     )
@@ -85,6 +86,7 @@ def combine(matrix: np.ndarray, values: Array) -> Array:
 
 def take(values: Array, index: np.ndarray | Array) -> Array:
     """Rows of the leading axis; every index must lie inside it."""
+    index = jnp.asarray(index, jnp.int32)
     return values.at[index].get(mode="promise_in_bounds")
 
 
@@ -156,7 +158,7 @@ def materialise(x: Array, one: Array) -> Array:
 
 
 CHUNK = 256
-"""Lanes solved together on a CPU: the sweeps' arrays (10 kB a lane) stay in its cache."""
+"""Lanes solved together on a CPU, so that the arrays (10 kB a lane) stay in cache."""
 
 
 def in_chunks(fn: Callable[..., Any], *arrays: Array) -> Any:

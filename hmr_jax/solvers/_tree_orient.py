@@ -20,7 +20,7 @@ from jax import Array
 
 from hmr_jax.solvers import _tree_ops as ops
 from hmr_jax.solvers._tree_layout import WIDTH, TreeLayout
-from hmr_jax.solvers._tree_sweep import regularised, soft_inverse_determinant
+from hmr_jax.solvers._tree_sweep import pseudo_solve
 
 
 def usable_bones(layout: TreeLayout, rest: Array, seen: Array) -> Array:
@@ -49,7 +49,7 @@ def orient(
     Args:
         layout: the tree.
         rest: rest bones ``[slots, 3, batch]``.
-        bones: world bones of the same lengths, rigid about joints with several children.
+        bones: world bones of the same lengths, rigid where several leave one joint.
         twists: unnormalised (cos, sin) ``[slots, 2, batch]``; no twist at zero.
         leaves: local rotations, read at leaves, ``[slots, 3, 3, batch]``.
         usable: from ``usable_bones``; no gradient.
@@ -195,7 +195,8 @@ def _pull_back(
         axis=1,
     )
     spin = _gather_spin(layout, spin, ops.matvec(above, axis), aim, swings)
-    on_frames = ops.matmul(ops.skew(spin / 2), frames)
+    leaf = jnp.asarray(ops.mask(layout.leaf_node, 4))
+    on_frames = jnp.where(leaf, on_frames, ops.matmul(ops.skew(spin / 2), frames))
 
     def own_rotation(rest: Array, bones: Array, twists: Array, leaves: Array) -> Array:
         terms = _joint_terms(layout, rest, bones, twists, leaves, usable)
@@ -236,10 +237,9 @@ def _gather_spin(
         passed = ops.materialise(onward * ops.dot(row, aim) + whole * row, one)
         sums = jax.lax.dynamic_update_slice_in_dim(sums, row, start, 0)
         for lane in range(WIDTH):
-            at = (parent[lane], 0, 0)
-            total = jax.lax.dynamic_slice(sums, at, (1, *sums.shape[1:]))
+            total = jax.lax.dynamic_slice_in_dim(sums, parent[lane], 1, 0)
             total = total + passed[lane : lane + 1]
-            sums = jax.lax.dynamic_update_slice(sums, total, at)
+            sums = jax.lax.dynamic_update_slice_in_dim(sums, total, parent[lane], 0)
         return sums, None
 
     sums = jnp.zeros((spin.shape[0] + 1, *spin.shape[1:]), spin.dtype)
@@ -258,15 +258,8 @@ def _pull_forks(
     edges = ops.take(bones, layout.multi_edges)
     square = ops.dot(edges, edges)[:, None] * ops.eye(bones.dtype)
     inertia = ops.combine(layout.multi_sum, square - ops.outer(edges, edges))
-    squared = ops.matmul(inertia, inertia)
-    trace = inertia[:, 0, 0] + inertia[:, 1, 1] + inertia[:, 2, 2]
-    floor = float(jnp.finfo(bones.dtype).eps) * (trace**2)[:, None, None]
-    squared = squared + ops.eye(bones.dtype) * floor
-    squared, size = regularised(squared, jnp.zeros_like(trace[0]))
-    cof = ops.cofactors(squared)
-    det = ops.matmul(squared[:, :1], cof[:, :, :1])
-    wanted = ops.matvec(inertia, ops.take(spin, layout.multi_slots))
-    turn = ops.matvec(cof, wanted) * soft_inverse_determinant(det, size)[:, 0]
+    wanted = ops.take(spin, layout.multi_slots)[:, :, None]
+    turn = pseudo_solve(inertia, wanted, ops.opaque_one(spin))[:, :, 0]
     of_edge = layout.anchor.clip(0, layout.num_multi - 1)
     on_bones = ops.cross(ops.take(turn, of_edge), bones)
     own = ops.take(ops.take(frames, layout.multi_slots), of_edge)

@@ -1,8 +1,8 @@
 """Closed-form start of the tree solver: fit where bones fork, aim along each chain.
 
 A joint with several children takes the rotation that best maps its rest bones onto the
-target bones (Procrustes, by Davenport's quaternion matrix). Every other bone then points
-from where its joint came to lie towards its target ("adaptive" in the HybrIK paper).
+target bones (Procrustes, by Davenport's quaternion matrix). Every other bone then
+points from where its joint came to lie towards its target ("adaptive" in HybrIK).
 """
 
 import jax
@@ -98,7 +98,7 @@ def rotation_from_correlation(correlation: Array) -> Array:
     identity = jnp.eye(4, dtype=matrix.dtype)[None, :, :, None]
     matrix = (matrix + identity * size) / (4 * size + floor) + identity * floor
 
-    def square(_: int, m: Array) -> Array:
+    def square(_: Array, m: Array) -> Array:
         m = ops.matmul(m, m)
         trace = m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2] + m[:, 3, 3]
         return m / (trace[:, None, None] + floor)

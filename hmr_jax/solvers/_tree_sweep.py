@@ -24,7 +24,7 @@ def sweep(
     curvature: Array,
     weights: Array,
     forces: Array,
-    damping: Array,
+    damping: Array | None,
 ) -> tuple[Array, Array]:
     """Minimise the quadratic model above.
 
@@ -34,7 +34,8 @@ def sweep(
         curvature: per bone its part of Q, ``[slots, 3, 3, batch]``.
         weights: w ``[slots, batch]``.
         forces: q ``[slots, 3, batch]``.
-        damping: multiple of each joint's mean eigenvalue added to H, ``[batch]``.
+        damping: multiple of each joint's trace added to H, ``[batch]``. None solves
+            with a pseudo-inverse instead: directions without stiffness do not move.
 
     Returns:
         Rotation increments u and displacements d, both ``[slots, 3, batch]``.
@@ -48,22 +49,42 @@ def sweep(
     return _root_to_leaf(layout, bones_x, gain, one)
 
 
-def soft_inverse_determinant(det: Array, trace: Array) -> Array:
-    """``1 / det``, fading to 0 where a 3x3 matrix is singular to rounding."""
-    eps = float(jnp.finfo(det.dtype).eps)
-    floor = eps * (trace / 3) ** 3 + eps**2 * 1e-2
-    return det / (det * det + floor * floor)
-
-
-def regularised(h: Array, damping: Array) -> tuple[Array, Array]:
-    """``H`` with its diagonal raised relative to its trace, and that trace."""
+def _damped_solve(h: Array, n: Array, damping: Array, one: Array) -> Array:
+    """``H^-1 n`` with a raised diagonal; 0 where H is singular to rounding even so."""
+    eps = float(jnp.finfo(h.dtype).eps)
     trace = jnp.abs(h[:, 0, 0] + h[:, 1, 1] + h[:, 2, 2])[:, None, None]
-    relative = 30 * float(jnp.finfo(h.dtype).eps) + damping[None, None, None]
-    return h + ops.eye(h.dtype) * (trace * relative), trace
+    h = h + ops.eye(h.dtype) * (trace * (30 * eps + damping[None, None, None]))
+    cof = ops.materialise(ops.cofactors(h), one)
+    det = ops.matmul(h[:, :1], cof[:, :, :1])  # first row by first column
+    floor = eps * (trace / 3) ** 3 + eps**2 * 1e-2
+    scale = ops.materialise(det / (det * det + floor * floor), one)
+    return ops.materialise(ops.matmul(cof, n) * scale, one)
+
+
+def pseudo_solve(h: Array, n: Array, one: Array) -> Array:
+    """``(H^2 + delta^2)^-1 H n`` for symmetric H, the solution of least length.
+
+    Eigenvalues below ``delta = eps^(4/7) |H|`` count as none: in float32 1e-4, where
+    they are noise and their inverses would drown a gradient. Relative errors elsewhere
+    are ``delta^2`` over the eigenvalue's square.
+    """
+    eps = float(jnp.finfo(h.dtype).eps)
+    square = ops.matmul(h[:, :1], h[:, :, :1])
+    square = square + ops.matmul(h[:, 1:2], h[:, :, 1:2])
+    square = square + ops.matmul(h[:, 2:], h[:, :, 2:])
+    size = ops.materialise(jnp.sqrt(square + eps**4), one)
+    h = ops.materialise(h / size, one)
+    normal = ops.matmul(h, h) + ops.eye(h.dtype) * eps ** (8 / 7)
+    normal = ops.materialise(normal, one)
+    cof = ops.materialise(ops.cofactors(normal), one)
+    det = ops.matmul(normal[:, :1], cof[:, :, :1])
+    scale = ops.materialise(1 / (det * size), one)
+    right = ops.materialise(ops.matmul(h, n), one)
+    return ops.materialise(ops.matmul(cof, right) * scale, one)
 
 
 def _leaf_to_root(
-    layout: TreeLayout, packed: Array, damping: Array, one: Array
+    layout: TreeLayout, packed: Array, damping: Array | None, one: Array
 ) -> Array:
     """Eliminate the joints, children first; returns X ``[slots, 3, 4, batch]``."""
     slots, batch = packed.shape[0], packed.shape[-1]
@@ -76,20 +97,18 @@ def _leaf_to_root(
         row, own = ops.materialise(row, one), ops.materialise(own, one)
         n, h, p = row[:, :, :4], row[:, :, 4:7], row[:, :, 7:]
         bone_x, curvature, drive = own[:, :, :3], own[:, :, 3:6], own[:, :, 6:]
-        h, trace = regularised(h, damping)
-        cof = ops.materialise(ops.cofactors(h), one)
-        det = ops.matmul(h[:, :1], cof[:, :, :1])  # first row by first column
-        scale = ops.materialise(soft_inverse_determinant(det, trace), one)
-        x = ops.materialise(ops.matmul(cof, n) * scale, one)
+        if damping is None:
+            x = pseudo_solve(h, n, one)
+        else:
+            x = _damped_solve(h, n, damping, one)
         p = ops.materialise(p - ops.matmul_at(n[:, :, :3], x) + drive, one)
         n = ops.materialise(ops.matmul(bone_x, p), one)
         h = ops.matmul_bt(n[:, :, :3], bone_x) + curvature
         out = ops.materialise(jnp.concatenate([n, h, p], axis=2), one)
         for lane in range(WIDTH):
-            at = (parent[lane], 0, 0, 0)
-            total = jax.lax.dynamic_slice(sums, at, (1, *sums.shape[1:]))
+            total = jax.lax.dynamic_slice_in_dim(sums, parent[lane], 1, 0)
             total = total + out[lane : lane + 1]
-            sums = jax.lax.dynamic_update_slice(sums, total, at)
+            sums = jax.lax.dynamic_update_slice_in_dim(sums, total, parent[lane], 0)
         return sums, x
 
     sums = jnp.zeros((slots + 1, 3, 11, batch), packed.dtype)

@@ -3,8 +3,8 @@
 Given target joints and a skeleton at rest, find the pose of the skeleton whose joints
 are nearest to the targets: the least-squares problem behind inverse kinematics, without
 its unobservable twists. One Newton step costs O(joints) by two sweeps over the tree
-(``_tree_sweep``), and so does the exact implicit gradient. The batch is the minor axis of
-every array inside. Call it with batched arrays rather than under ``vmap``.
+(``_tree_sweep``), and so does the exact implicit gradient. The batch is the minor axis
+of every array inside. Call it with batched arrays rather than under ``vmap``.
 """
 
 import functools
@@ -235,7 +235,11 @@ def _gradient_norm(
 
 
 def _curvature(
-    layout: TreeLayout, bones: Array, force: Array, share: Array, newton: Array | float
+    layout: TreeLayout,
+    bones: Array,
+    force: Array,
+    share: Array,
+    exact: Array | bool,
 ) -> Array:
     """Per bone its part of Q, and stiffness about the bone where twist is unseen.
 
@@ -244,17 +248,21 @@ def _curvature(
         bones: world bones.
         force: sum of weighted residuals beyond each bone.
         share: sum of weights beyond each bone ``[slots, 1, batch]``.
-        newton: 1 with second-order terms, 0 without (Gauss-Newton), or per lane.
+        exact: all second-order terms; else Gauss-Newton with the stiffness of
+            stretched bones alone, which keeps every H positive. Per lane, or for all.
     """
+    exact = jnp.broadcast_to(jnp.asarray(exact), bones.shape[-1:])[None, None]
     along = ops.dot(force, bones)
     square = ops.dot(bones, bones)
-    ratio = along / (square + ops.tiny_square(bones.dtype))
     single = jnp.asarray(ops.mask(layout.single_edge, 3))
+    press = jnp.where(exact, along, jnp.where(single, jnp.minimum(along, 0), 0))
     # One child: the Hessian on the sphere is -(f.b) off the bone's own axis.
-    side = jnp.where(single, (ratio * newton + share) / 2 * bones, force * newton / 2)
+    ratio = press / (square + ops.tiny_square(bones.dtype))
+    fork_force = jnp.where(exact, force, 0)
+    side = jnp.where(single, (ratio + share) / 2 * bones, fork_force / 2)
     both = ops.outer(side, bones)
     both = both + jnp.swapaxes(both, 1, 2)
-    return both - ops.eye(bones.dtype) * (along * newton)[:, None]
+    return both - ops.eye(bones.dtype) * press[:, None]
 
 
 def _turn(turns: Array, vectors: Array) -> Array:
@@ -297,8 +305,7 @@ def _iterate(
         residuals, _ = cost_of(state.bones)
         pull = weights[:, None] * residuals
         force = ops.combine(layout.ancestors.T, pull)
-        order = state.newton.astype(bones.dtype)[None, None]
-        curvature = _curvature(layout, state.bones, force, share, order)
+        curvature = _curvature(layout, state.bones, force, share, state.newton)
         turns, moves = sweep(
             layout, state.bones, curvature, weights, pull, state.damping
         )
@@ -307,7 +314,7 @@ def _iterate(
         trial = _turn(above, state.bones)
         trial_rotmats = _turn_frames(ops.take(turns, layout.multi_slots), state.rotmats)
         _, cost = cost_of(trial)
-        rounding = 4 * eps * state.cost + eps * eps * span
+        rounding = 4 * eps * (state.cost + jnp.sqrt(state.cost * span) + eps * span)
         better = (cost <= state.cost + rounding) & ~state.done
         size = ops.largest(jnp.where((weights > 0)[:, None], moves, 0))
         small = (size <= tolerance) & (state.damping == 0)
@@ -399,9 +406,8 @@ def _pull_back(
     residuals = ops.combine(layout.ancestors, bones) - targets
     force = ops.combine(layout.ancestors.T, weights[:, None] * residuals)
     share = ops.combine(layout.ancestors.T, weights[:, None])
-    curvature = _curvature(layout, bones, force, share, 1.0)
-    undamped = jnp.zeros_like(weights[0])
-    turns, moves = sweep(layout, bones, curvature, weights, on_joints, undamped)
+    curvature = _curvature(layout, bones, force, share, True)
+    turns, moves = sweep(layout, bones, curvature, weights, on_joints, None)
     pulled = weights[:, None] * moves
     padded = jnp.concatenate([turns, jnp.zeros_like(turns[:1])])
     above = ops.take(padded, layout.parent_slot)
