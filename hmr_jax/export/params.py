@@ -94,9 +94,10 @@ def save_params(
     bfloat16 = [n for n, a in arrays.items() if a.dtype == DTYPES["bfloat16"]]
     for name in bfloat16:
         arrays[name] = arrays[name].view(np.uint16)
-    text = json.dumps({**header, "bfloat16": bfloat16})
+    content: dict[str, Any] = dict(arrays)
+    content[_METADATA] = np.array(json.dumps({**header, "bfloat16": bfloat16}))
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **{_METADATA: np.array(text)}, **arrays)
+        np.savez(file, **content)
 
 
 def load_params(

@@ -97,8 +97,11 @@ class IkolNet(nn.Module):
                 f"images: expected sides that are multiples of 32, got "
                 f"{images.shape[1]} x {images.shape[2]}"
             )
-        norm = {"dtype": self.dtype, "axis_name": self.axis_name}
-        norm["unbiased"] = self.unbiased
+        norm: dict[str, Any] = {
+            "dtype": self.dtype,
+            "axis_name": self.axis_name,
+            "unbiased": self.unbiased,
+        }
         running = not train or self.freeze_batch_norm
         backbone = ResNet(self.depth, self.width, **norm, name="backbone")
         features = backbone(images, use_running_average=running)["layer4"]

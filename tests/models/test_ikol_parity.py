@@ -104,13 +104,17 @@ def camera(stored, dtype=np.float32):
     return {name: jnp.asarray(value, dtype) for name, value in fields.items()}
 
 
-def compare(found, stored, case, *, before=1e-5, behind=30.0, prefix=""):
+def compare(
+    found, stored, case, *, before=1e-5, behind=30.0, own_errors=0.0, prefix=""
+):
     """Worst error as a multiple of its tolerance, per array; fails above one."""
     worst = {}
     for theirs, ours in BEFORE_LAYER.items():
         expected = stored[f"{case}/{prefix}{theirs}"]
         error = np.abs(np.asarray(found[ours]).reshape(expected.shape) - expected).max()
-        worst[theirs] = error / (before * np.abs(expected).max())
+        own = stored[f"f32err/{case}/{prefix}{theirs}"]
+        tolerance = max(before * np.abs(expected).max(), own_errors * own)
+        worst[theirs] = error / tolerance
     for theirs, (ours, unit) in BEHIND_LAYER.items():
         if ours not in found:
             continue
@@ -118,7 +122,6 @@ def compare(found, stored, case, *, before=1e-5, behind=30.0, prefix=""):
         array = np.asarray(found[ours])
         array = array[:, ::50] if theirs == "pred_vertices50" else array
         error = np.abs(array.reshape(expected.shape) / unit - expected).max()
-        # vertices are stored as rounded from float64 to float32 in places
         worst[theirs] = error / (behind * stored[f"f32err/{case}/{prefix}{theirs}"])
     bad = {name: ratio for name, ratio in worst.items() if not ratio <= 1}
     assert not bad, f"{case}: multiples of the tolerance {bad}"
@@ -196,7 +199,9 @@ def train_step(stored, body, frozen, dtype):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-def check_training(stored, case, result, *, loss_rtol, norm_rtol, before, behind):
+def check_training(
+    stored, case, result, *, loss_rtol, norm_rtol, before, behind, own_errors=0.0
+):
     (total, (means, out, stats)), grads = result
     np.testing.assert_allclose(total, stored[f"{case}/total_loss"][0], rtol=loss_rtol)
     for name in ("beta", "twist", "uvd", "theta"):
@@ -207,7 +212,9 @@ def check_training(stored, case, result, *, loss_rtol, norm_rtol, before, behind
         np.testing.assert_allclose(
             means[name], expected, rtol=loss_rtol, atol=atol, err_msg=name
         )
-    worst = compare(out, stored, case, before=before, behind=behind)
+    worst = compare(
+        out, stored, case, before=before, behind=behind, own_errors=own_errors
+    )
     flat, table = flatten({"params": grads}), ikol_table(34)
     names = [str(name) for name in stored["param_names"]]
     for row, name in enumerate(names):
@@ -303,5 +310,8 @@ def test_training_with_batch_statistics(stored, variables, body_fields):
         norm_rtol=1e-2,
         before=1e-5,
         behind=30,
+        # Statistics of two images amplify rounding: the original's own float32 run
+        # misses 1e-5 in uvd by a factor of 9 (ours by 35, at 4 times its error).
+        own_errors=30,
     )
     check_running_statistics(stored, "train_bnbatch", stats, rtol=1e-5)
