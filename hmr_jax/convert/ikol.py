@@ -32,7 +32,7 @@ def ikol_table(depth: int, num_deconvs: int = 3) -> tables.Table:
         entries |= tables.linear(name, name)
     return tables.Table(
         entries,
-        optional=frozenset({"init_shape"}),
+        optional={"init_shape": "decshape.bias"},
         ignored=(r"smpl\..*", tables.COUNTER_PATTERN),
         counters=tables.counters(entries),
     )

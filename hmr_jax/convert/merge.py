@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -27,7 +28,7 @@ def to_variables(
 
     Returns:
         Nested dict of float32 arrays. An optional entry that the checkpoint lacks is
-        the template's, or is left out where there is none.
+        the template's, or zeros where the template has shapes alone.
 
     Raises:
         ValueError: names missing, names the table does not know, or shapes that differ
@@ -55,9 +56,17 @@ def to_variables(
                 continue
             problems += _compare(name, path, flat[path], shapes)
         elif name in table.optional:
-            logging.warning("checkpoint: optional %s is missing", name)
-            if shapes is not None and path in shapes:
-                flat[path] = np.asarray(shapes[path], np.float32)
+            known = None if shapes is None else shapes.get(path)
+            like = state_dict.get(table.optional[name])
+            if isinstance(known, np.ndarray | jax.Array):
+                flat[path] = np.asarray(known, np.float32)
+                kind = "the model's value stays"
+            elif like is not None:
+                flat[path] = np.zeros(np.shape(like), np.float32)
+                kind = "taken as zeros"
+            else:
+                continue
+            logging.warning("checkpoint: optional %s is missing, %s", name, kind)
     if shapes is not None:
         unset = sorted(set(shapes) - {e.path for e in table.entries.values()})
         problems += [f"{'.'.join(path)}: not in the table" for path in unset]

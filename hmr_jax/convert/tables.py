@@ -50,13 +50,14 @@ class Table:
 
     Attributes:
         entries: PyTorch name to its place.
-        optional: names that a checkpoint may lack; the template's value stays.
+        optional: names that a checkpoint may lack, each with the name of a tensor of
+            its shape; the template's value stays, or zeros stand in, with a warning.
         ignored: patterns of names that a checkpoint may hold and that have no place.
         counters: integer scalars PyTorch expects in a strict load; written as zero.
     """
 
     entries: Mapping[str, Entry]
-    optional: frozenset[str] = frozenset()
+    optional: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
 

@@ -107,7 +107,10 @@ def test_init_shape_may_be_missing(small):
     np.testing.assert_array_equal(
         back["batch_stats"]["init_shape"], small["batch_stats"]["init_shape"]
     )
-    assert "init_shape" not in systems.convert_checkpoint("ikol", state)["batch_stats"]
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, small))
+    for template in (None, shapes):
+        zeros = systems.convert_checkpoint("ikol", state, template=template)
+        np.testing.assert_array_equal(zeros["batch_stats"]["init_shape"], np.zeros(10))
 
 
 def test_a_model_with_more_than_the_checkpoint_is_refused(small):
