@@ -16,6 +16,8 @@ from hmr_jax.commands import cli
 
 FORMATS = ("npz", "safetensors", "stablehlo")
 TOLERANCE_M = 1e-4
+NUM_EXAMPLES = 8
+NUDGES = (1e-5, -1e-5, 1e-6)
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -154,20 +156,47 @@ def _verify_program(path, task, trained, body, config) -> None:
     from hmr_jax.export import stablehlo
 
     program = stablehlo.load_exported(path, body=body)
+    predict = jax.jit(task.predict)
+    inputs = _example_inputs(config.image_size_px, NUM_EXAMPLES)
+    expected = predict(trained.variables, inputs, body)
+    # A network that has hardly learnt puts joints on one another, where a rotation is
+    # undetermined and rounding decides: only what keeps still can be compared.
+    moved = np.zeros(NUM_EXAMPLES)
+    for nudge in NUDGES:
+        nudged = {**inputs, "image": inputs["image"] * np.float32(1.0 + nudge)}
+        other = predict(trained.variables, nudged, body)
+        moved = np.maximum(moved, _largest_gap(expected, other))
+    steady = moved < TOLERANCE_M
+    if not steady.any():
+        raise ValueError(
+            f"{path}: cannot be verified, the model's answers to {NUM_EXAMPLES} noise "
+            f"images change by {moved.min():g} m or more with their rounding"
+        )
     worst = 0.0
-    for count in (1, 3):
-        inputs = _example_inputs(config.image_size_px, count)
-        found = program(**inputs)
-        expected = jax.jit(task.predict)(trained.variables, inputs, body)
-        for name, value in expected.items():
-            gap = float(np.abs(np.asarray(found[name]) - np.asarray(value)).max())
-            if not gap <= TOLERANCE_M:
-                raise ValueError(
-                    f"{path}: {name} differs from the model by {gap:g} m at batch "
-                    f"{count}, expected at most {TOLERANCE_M:g} m"
-                )
-            worst = max(worst, gap)
-    print(f"verified {path}: batches of 1 and 3, largest difference {worst:.1e} m")
+    for count in (1, NUM_EXAMPLES):
+        found = program(**{name: value[-count:] for name, value in inputs.items()})
+        gap = _largest_gap({k: v[-count:] for k, v in expected.items()}, found)
+        worst = max(worst, float(np.max(gap, where=steady[-count:], initial=0.0)))
+    if not worst <= TOLERANCE_M:
+        raise ValueError(
+            f"{path}: differs from the model by {worst:g} m, expected at most "
+            f"{TOLERANCE_M:g} m"
+        )
+    print(
+        f"verified {path}: batches of 1 and {NUM_EXAMPLES}, {steady.sum()} samples "
+        f"compared, largest difference {worst:.1e} m"
+    )
+
+
+def _largest_gap(ours, theirs):
+    """Largest difference of each sample over all outputs."""
+    import numpy as np
+
+    gaps = [
+        np.abs(np.asarray(ours[k]) - np.asarray(theirs[k])).reshape(len(ours[k]), -1)
+        for k in ours
+    ]
+    return np.nan_to_num(np.concatenate(gaps, 1).max(1), nan=np.inf)
 
 
 def _example_inputs(size_px: int, count: int):
