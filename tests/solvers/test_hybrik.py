@@ -61,7 +61,7 @@ def test_published_float32(vectors, name):
     [
         hybrik.hybrik_naive,
         pytest.param(SOLVERS["hybrik_naive_eval"], marks=pytest.mark.slow),
-        hybrik.hybrik_adaptive,
+        pytest.param(hybrik.hybrik_adaptive, marks=pytest.mark.slow),
     ],
 )
 def test_degenerate_inputs_are_finite(vectors, solver):
@@ -77,6 +77,7 @@ def test_degenerate_inputs_are_finite(vectors, solver):
     assert not result.info.failed.any()
 
 
+@pytest.mark.slow
 def test_leading_axes_and_the_order_of_leaves(vectors):
     args = tuple(map(jnp.asarray, iv.inputs(vectors, "clean", np.float32)))
     two_axes = tuple(a.reshape(2, 4, *a.shape[1:]) for a in args)

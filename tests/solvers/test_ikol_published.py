@@ -20,6 +20,12 @@ def vectors(parity_dir):
     return iv.load(parity_dir)
 
 
+def slow_but(*quick):
+    """All modes, those not named marked slow."""
+    slow = pytest.mark.slow
+    return [m if m in quick else pytest.param(m, marks=slow) for m in iv.MODES]
+
+
 def layer_fn(options):
     return jax.jit(lambda args: ip.ikol_published_trace(*args, options))
 
@@ -95,7 +101,7 @@ def test_train_gradients_float64(vectors, recipe, x64):
             iv.assert_float64(gradient, vectors, at + name)
 
 
-@pytest.mark.parametrize("mode", list(iv.MODES))
+@pytest.mark.parametrize("mode", slow_but("eval_autograd", "eval_efficient"))
 def test_iterates_float64(vectors, mode, x64):
     layer = layer_fn(iv.MODES[mode])
     for case in iv.CASES:
@@ -103,7 +109,7 @@ def test_iterates_float64(vectors, mode, x64):
         check_trace(vectors, mode, result, trace, case)
 
 
-@pytest.mark.parametrize("mode", list(iv.MODES))
+@pytest.mark.parametrize("mode", slow_but("train"))
 def test_jacobian_float64(vectors, mode, x64):
     options = iv.MODES[mode]
 
@@ -119,6 +125,7 @@ def test_jacobian_float64(vectors, mode, x64):
         iv.assert_float64(jacobian(angles, *args), vectors, f"{case}/{mode}/jac")
 
 
+@pytest.mark.slow
 def test_exact_jacobian_is_the_limit_of_autodiff(vectors, x64):
     """The recursion drops the guards' effects, which vanish with eps."""
     options = dataclasses.replace(ip.EVAL_AUTOGRAD, eps=1e-14)
@@ -174,6 +181,7 @@ def test_evaluation_meshes_float64(vectors, recipe, x64):
                 iv.assert_float64(part, vectors, f"{case}/{mode}/{name}")
 
 
+@pytest.mark.slow
 def test_closed_form_start_meets_clean_targets(vectors):
     options = dataclasses.replace(ip.EVAL_AUTOGRAD, init="closed_form", num_iters=0)
     layer = jax.jit(lambda args: ip.ikol_published(*args, options))

@@ -91,7 +91,9 @@ def test_reaches_scipys_minimum(name, method, x64):
         np.testing.assert_allclose(x, best.x, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["exponential", "rotation"])
+@pytest.mark.parametrize(
+    "name", ["exponential", pytest.param("rotation", marks=pytest.mark.slow)]
+)
 def test_reaches_the_minimum_in_float32(name):
     run, start, argument = solver(name, max_steps=15)
     x, info = jax.jit(run)(start, argument)
