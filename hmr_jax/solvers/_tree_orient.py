@@ -95,9 +95,10 @@ def _orient(
         own = ops.materialise(own, one)
         above = ops.materialise(ops.take(frames, parent), one)
         base, axis, aim, aside = own[:, :, :3], own[:, :, 3], own[:, :, 4], own[:, :, 5]
-        local = _local_rotation(above, base, axis, aim, aside, own[:, :1, 6:] > 0)
-        local = ops.materialise(local, one)
+        swings = own[:, :1, 6:] > 0
+        local = _local_rotation(above, base, axis, aim, aside, swings, one)
         out = jnp.where(fork, base, ops.matmul(above, local))
+        out = ops.materialise(out, one)
         return jax.lax.dynamic_update_slice_in_dim(frames, out, start, 0), None
 
     shape = (layout.num_slots + 1, 3, 3, rest.shape[-1])
@@ -143,18 +144,27 @@ def _joint_terms(
 
 
 def _local_rotation(
-    above: Array, base: Array, axis: Array, aim: Array, aside: Array, swings: Array
+    above: Array,
+    base: Array,
+    axis: Array,
+    aim: Array,
+    aside: Array,
+    swings: Array,
+    one: Array,
 ) -> Array:
     """``Swing base``, or ``base`` where the joint does not swing.
 
     The smallest rotation from a to v is a half turn about a and then one about a + v:
     exactly orthonormal, also near 180 degrees. There ``aside`` replaces a + v.
     """
-    half = axis + ops.matvec_t(above, aim)
+    half = ops.materialise(axis + ops.matvec_t(above, aim), one)
     half = ops.unit_or(half, aside, ops.tiny_square(half.dtype))
+    half = ops.materialise(half, one)
     turned = 2 * ops.outer(axis, ops.matvec_t(base, axis)) - base
-    swung = 2 * ops.outer(half, ops.matvec_t(turned, half)) - turned
-    return jnp.where(swings, swung, base)
+    turned = ops.materialise(turned, one)
+    across = ops.materialise(ops.matvec_t(turned, half), one)
+    swung = 2 * ops.outer(half, across) - turned
+    return ops.materialise(jnp.where(swings, swung, base), one)
 
 
 def _orient_fwd(layout: TreeLayout, *arrays: Array) -> tuple[Array, tuple]:
@@ -200,9 +210,10 @@ def _pull_back(
 
     def own_rotation(rest: Array, bones: Array, twists: Array, leaves: Array) -> Array:
         terms = _joint_terms(layout, rest, bones, twists, leaves, usable)
-        local = _local_rotation(above, *terms[:4], terms[4][:, None] > 0)
+        local = _local_rotation(above, *terms[:4], terms[4][:, None] > 0, one)
         return ops.matmul(above, local)
 
+    one = ops.opaque_one(rest)
     _, pull = jax.vjp(own_rotation, rest, bones, twists, leaves)
     fork = jnp.asarray(ops.mask(layout.multi_node, 4))
     on_rest, on_bones, on_twists, on_leaves = pull(jnp.where(fork, 0, on_frames))

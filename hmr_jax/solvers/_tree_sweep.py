@@ -124,23 +124,24 @@ def _root_to_leaf(
     slots, batch = gain.shape[0], gain.shape[-1]
     parents = layout.parent_slot.reshape(-1, WIDTH)
 
-    def step(moves: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
+    def step(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple:
         start, parent = inputs
+        moves, turns = carry
 
         def own(values: Array) -> Array:
             row = jax.lax.dynamic_slice_in_dim(values, start, WIDTH, 0)
             return ops.materialise(row, one)
 
-        above = ops.materialise(ops.take(moves, parent), one)
-        d = above[:, :3] - ops.matvec(own(bones_x), above[:, 3:])
+        d = ops.take(moves, parent)
+        d = d - ops.matvec(own(bones_x), ops.materialise(ops.take(turns, parent), one))
         d = ops.materialise(d, one)
         x = own(gain)
-        u = -(ops.matvec(x[:, :, :3], d) + x[:, :, 3])
-        out = jnp.concatenate([d, u], axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(moves, out, start, 0), None
+        u = ops.matvec(x[:, :, :3], d) + x[:, :, 3]
+        moves = jax.lax.dynamic_update_slice_in_dim(moves, d, start, 0)
+        return (moves, jax.lax.dynamic_update_slice_in_dim(turns, -u, start, 0)), None
 
-    moves = jnp.zeros((slots + 1, 6, batch), gain.dtype)
+    zeros = jnp.zeros((slots + 1, 3, batch), gain.dtype)
     starts = jnp.arange(0, slots, WIDTH, dtype=jnp.int32)
     inputs = (starts, jnp.asarray(parents, jnp.int32))
-    moves, _ = jax.lax.scan(step, moves, inputs, reverse=True)
-    return moves[:slots, 3:], moves[:slots, :3]
+    (moves, turns), _ = jax.lax.scan(step, (zeros, zeros), inputs, reverse=True)
+    return turns[:slots], moves[:slots]

@@ -41,7 +41,6 @@ class _State(NamedTuple):
     rotmats: Array
     cost: Array
     damping: Array
-    newton: Array
     done: Array
     iterations: Array
 
@@ -59,8 +58,8 @@ def fit_bones(
 
     Minimises ``sum_j w_j |x_j - t_j|^2 / 2`` over rotations of all joints, where bones
     leaving one joint turn together and every bone keeps its rest length. Starts from a
-    closed form, takes one Gauss-Newton and then Newton steps, and answers a step that
-    raises the cost with a damped Gauss-Newton step, for each batch element by itself.
+    closed form, takes one Gauss-Newton and then Newton steps, and repeats a step that
+    raises the cost with damping, for each batch element by itself.
 
     Args:
         target_joints_m: targets relative to the root, metres. The root's own entry is
@@ -239,7 +238,7 @@ def _curvature(
     bones: Array,
     force: Array,
     share: Array,
-    exact: Array | bool,
+    exact: Array,
 ) -> Array:
     """Per bone its part of Q, and stiffness about the bone where twist is unseen.
 
@@ -249,9 +248,9 @@ def _curvature(
         force: sum of weighted residuals beyond each bone.
         share: sum of weights beyond each bone ``[slots, 1, batch]``.
         exact: all second-order terms; else Gauss-Newton with the stiffness of
-            stretched bones alone, which keeps every H positive. Per lane, or for all.
+            stretched bones alone, which keeps every H positive. One for all or one
+            per lane, ``[1, 1, batch]``.
     """
-    exact = jnp.broadcast_to(jnp.asarray(exact), bones.shape[-1:])[None, None]
     along = ops.dot(force, bones)
     square = ops.dot(bones, bones)
     single = jnp.asarray(ops.mask(layout.single_edge, 3))
@@ -305,7 +304,7 @@ def _iterate(
         residuals, _ = cost_of(state.bones)
         pull = weights[:, None] * residuals
         force = ops.combine(layout.ancestors.T, pull)
-        curvature = _curvature(layout, state.bones, force, share, state.newton)
+        curvature = _curvature(layout, state.bones, force, share, count > 0)
         turns, moves = sweep(
             layout, state.bones, curvature, weights, pull, state.damping
         )
@@ -326,7 +325,6 @@ def _iterate(
             rotmats=jnp.where(better[None, None, None], trial_rotmats, state.rotmats),
             cost=jnp.where(better, cost, state.cost),
             damping=jnp.where(worse, raised, lowered),
-            newton=jnp.where(worse, False, lowered == 0),
             done=state.done | small,
             iterations=state.iterations + (~state.done).astype(jnp.int32),
         )
@@ -338,7 +336,7 @@ def _iterate(
     _, cost = cost_of(bones)
     off = jnp.zeros(cost.shape, bool)
     zero = jnp.zeros_like(cost)
-    start = _State(bones, rotmats, cost, zero, off, off, off.astype(jnp.int32))
+    start = _State(bones, rotmats, cost, zero, off, off.astype(jnp.int32))
     return jax.lax.while_loop(running, step, (jnp.int32(0), start))[1]
 
 
@@ -372,8 +370,9 @@ def _solve_fwd(
     weights: Array,
 ) -> tuple:
     out = solve(layout, num_steps, tolerance, targets, rest, weights)
-    bones, rotmats, _ = out
-    return out, (targets, rest, weights, bones, rotmats)
+    bones, rotmats, stats = out
+    converged = stats.converged.astype(bones.dtype)[None, None]
+    return out, (targets, rest, weights, bones, rotmats, converged)
 
 
 def _solve_bwd(
@@ -388,9 +387,32 @@ def _solve_bwd(
     With v = -H^-1 J^T xbar from one more sweep, whose displacements are d = J v: the
     targets get -w d, the weights d . (x - t), and the bones the derivative of
     ``xbar . x + sum_j w_j d_j . (x_j - t_j)`` with the rotations held.
+
+    Where the steps did not converge there is no stationary point to differentiate, and
+    the full Hessian may be indefinite, so that its inverses grow along the tree without
+    bound. Such elements use the Gauss-Newton Hessian, which is never negative. So do
+    those (1 in 10,000 with all targets in a heap) whose inverses overflow all the same
+    because they stopped at a saddle.
     """
     del num_steps, tolerance
-    return ops.in_chunks(functools.partial(_pull_back, layout), *saved, cotangents[0])
+    return ops.in_chunks(
+        functools.partial(_finite_pull_back, layout), *saved, cotangents[0]
+    )
+
+
+def _finite_pull_back(layout: TreeLayout, *saved: Array) -> tuple[Array, Array, Array]:
+    *saved, converged, on_bones = saved
+    pulled = _pull_back(layout, *saved, converged, on_bones)
+    finite = functools.reduce(
+        jnp.logical_and,
+        [jnp.isfinite(x).all(tuple(range(x.ndim - 1))) for x in pulled],
+    )
+    exact = converged * finite[None, None].astype(converged.dtype)
+    return jax.lax.cond(
+        finite.all(),
+        lambda: pulled,
+        lambda: _pull_back(layout, *saved, exact, on_bones),
+    )
 
 
 def _pull_back(
@@ -400,13 +422,14 @@ def _pull_back(
     weights: Array,
     bones: Array,
     rotmats: Array,
+    converged: Array,
     on_bones: Array,
 ) -> tuple[Array, Array, Array]:
     on_joints = on_bones - ops.combine(layout.children, on_bones)
     residuals = ops.combine(layout.ancestors, bones) - targets
     force = ops.combine(layout.ancestors.T, weights[:, None] * residuals)
     share = ops.combine(layout.ancestors.T, weights[:, None])
-    curvature = _curvature(layout, bones, force, share, True)
+    curvature = _curvature(layout, bones, force, share, converged > 0)
     turns, moves = sweep(layout, bones, curvature, weights, on_joints, None)
     pulled = weights[:, None] * moves
     padded = jnp.concatenate([turns, jnp.zeros_like(turns[:1])])
