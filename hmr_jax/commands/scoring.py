@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -56,14 +56,14 @@ class Scorer:
         self._batches = experiment.eval_batches(config, folder)
         self._start = self._batches.state()
 
-    def batches(self):
+    def batches(self) -> Iterator[Batch]:
         """One pass over the evaluation samples, from the start."""
         self._batches.restore(self._start)
         total = self._batches.num_records
         limit = self._config.eval.limit
         size = self._config.eval.batch_size
         count = -(-(min(limit, total) if limit else total) // size)
-        return tqdm.tqdm(
+        yield from tqdm.tqdm(
             experiment.limited(self._batches, limit),
             total=count,
             desc="eval",
