@@ -1,7 +1,6 @@
 """Linear maps with PyTorch's initial values and float32 results."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -61,10 +60,12 @@ class PointwiseConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         result = jnp.promote_types(jnp.float32, self.dtype)
-        logits = jax.lax.dot_general(
-            inputs.astype(self.dtype),
+        # One matrix of pixels: the kernel's gradient is then a plain product, a fifth of
+        # the time of a contraction over three axes on a CPU.
+        logits = jnp.matmul(
+            inputs.astype(self.dtype).reshape(-1, inputs.shape[-1]),
             kernel[0, 0].astype(self.dtype),
-            (((3,), (0,)), ((), ())),
             preferred_element_type=result,
         )
-        return logits + bias.astype(result).reshape(1, 1, 1, -1)
+        logits = logits + bias.astype(result).reshape(1, -1)
+        return logits.reshape(*inputs.shape[:-1], self.features)
