@@ -60,8 +60,8 @@ class PointwiseConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         result = jnp.promote_types(jnp.float32, self.dtype)
-        # One matrix of pixels: the kernel's gradient is then a plain product, a fifth of
-        # the time of a contraction over three axes on a CPU.
+        # One matrix of pixels: the kernel's gradient is then one product, in a fifth
+        # of a three-axis contraction's time on a CPU.
         logits = jnp.matmul(
             inputs.astype(self.dtype).reshape(-1, inputs.shape[-1]),
             kernel[0, 0].astype(self.dtype),
