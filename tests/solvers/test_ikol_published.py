@@ -228,7 +228,6 @@ def degenerate_inputs(vectors):
         dataclasses.replace(ip.TRAIN, jacobian="exact", backward="one_step"),
         pytest.param(ip.TRAIN, marks=pytest.mark.slow),
         pytest.param(ip.EVAL_AUTOGRAD, marks=pytest.mark.slow),
-        pytest.param(ip.EVAL_EFFICIENT, marks=pytest.mark.slow),
         pytest.param(
             dataclasses.replace(ip.TRAIN, backward="unroll"), marks=pytest.mark.slow
         ),
@@ -255,7 +254,7 @@ def test_backward_rules_agree_at_convergence(vectors, x64):
     """Long, lightly damped runs on clean targets: every rule is the derivative."""
     args = tuple(jnp.asarray(a) for a in iv.inputs(vectors, "clean", np.float64))
     base = dataclasses.replace(
-        ip.EVAL_AUTOGRAD, init="closed_form", num_iters=12, damping=1e-6
+        ip.EVAL_AUTOGRAD, init="closed_form", num_iters=6, damping=1e-8
     )
     gradients = {}
     for rule in ("unroll", "implicit", "gn_diff", "one_step"):
@@ -268,9 +267,9 @@ def test_backward_rules_agree_at_convergence(vectors, x64):
         gradients[rule] = np.asarray(jax.jit(jax.grad(loss))(args[0]))
     scale = np.abs(gradients["unroll"]).max()
     for rule, gradient in gradients.items():
-        # 1e-4: the damping's share of what one step leaves
+        # The damping's share of what one step leaves is some 1e-6.
         error = np.abs(gradient - gradients["unroll"]).max() / scale
-        assert error < 1e-4, (rule, error)
+        assert error < 1e-5, (rule, error)
 
 
 @pytest.mark.parametrize(
