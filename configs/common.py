@@ -37,8 +37,10 @@ def base() -> ConfigDict:
         }
     )
     # 'newton' converges; 'published' is the paper's five damped steps; also
-    # 'hybrik_naive' and 'hybrik_adaptive'.
-    config.ik = ConfigDict({"scheme": "newton"})
+    # 'hybrik_naive' and 'hybrik_adaptive'. gradient_bound: how much one sample's
+    # gradient may grow through the layer, per metre (0: without bound). The heat maps
+    # of an untrained network put all joints in a heap, where it was seen to reach 1e7.
+    config.ik = ConfigDict({"scheme": "newton", "gradient_bound": 30.0})
     config.losses = ConfigDict(
         {
             "align_quaternion_signs": True,
@@ -154,6 +156,7 @@ def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
 def as_published(config: ConfigDict) -> None:
     """The paper's layer and losses, and the original loaders' labels."""
     config.ik.scheme = "published"
+    config.ik.gradient_bound = 0.0
     config.losses.align_quaternion_signs = False
     config.data.published_labels = True
     config.model.sync_batch_norm = False

@@ -18,29 +18,30 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     config = common.base()
-    config.image_size_px = 128
+    config.image_size_px = 96
     config.model.update(
         {
             "depth": 18,
             "width": 32,
-            "depth_bins": 32,
+            "depth_bins": 24,
             "deconv_channels": (64, 64, 64),
             "hidden": 256,
             "dropout_rate": 0.1,
         }
     )
-    config.losses.weights.theta = 1.0
-    config.optimizer.learning_rate = 1e-3
+    config.losses.weights.theta = 0.2
+    config.losses.weights.twist = 0.1
+    config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.clip_global_norm = 10.0
-    config.train.num_steps = 1200
-    config.train.checkpoint_every = 300
+    config.train.num_steps = 1000
+    config.train.checkpoint_every = 250
     config.data.batch_size = 32
     config.data.sources = ConfigDict({"synthetic": 1.0})
-    config.data.options = ConfigDict({"occlusion": 0.0, "rotation_probability": 0.0})
+    config.data.options = ConfigDict({"occlusion": 0.0, "rotation_probability": 0.3})
     config.data.synthetic.train_count = 6000
     config.data.synthetic.test_count = 512
-    config.data.synthetic.size_px = 160
+    config.data.synthetic.size_px = 128
     config.eval.source = "synthetic"
     return common.finish(config, arg)

@@ -12,6 +12,7 @@ from absl import logging
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.training.checkpoints import Checkpoints, check_matches
+from hmr_jax.training.state import init_key
 from hmr_jax.training.task import Batch, Task, Variables
 
 Config = Any
@@ -258,7 +259,7 @@ def initial_variables(task: Task, config: Config) -> Variables:
     Returns:
         Host arrays; the same as a run with this seed starts from.
     """
-    made = jax.jit(task.init)(jax.random.key(config.seed), blank_batch(config))
+    made = jax.jit(task.init)(init_key(config.seed), blank_batch(config))
     return jax.device_get(made)
 
 

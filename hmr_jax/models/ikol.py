@@ -25,6 +25,7 @@ from hmr_jax.nn.deconv import DeconvHead
 from hmr_jax.nn.linear import PointwiseConv, TorchDense
 from hmr_jax.nn.resnet import ResNet
 from hmr_jax.nn.soft_argmax import soft_argmax_3d
+from hmr_jax.solvers.gradient_bound import bound_gradient
 from hmr_jax.solvers.ik_layer import ik_layer
 from hmr_jax.solvers.ikol_published import published_quaternions
 
@@ -182,6 +183,7 @@ def decode(
     options: Any = None,
     vertices: bool = True,
     layer_mask: Bool[Array, "batch"] | None = None,
+    gradient_bound: float = 0.0,
 ) -> Predictions:
     """Turn the network's output into a posed body.
 
@@ -199,6 +201,7 @@ def decode(
         layer_mask: False where the layer shall see the rest pose instead of the lifted
             joints (samples whose body is not supervised). Joints that are not finite
             are replaced in the same way, so that one sample cannot spoil the others.
+        gradient_bound: of the layer, see ``bound_gradient``; 0 leaves it as it is.
 
     Returns:
         Metres, root-relative unless named otherwise: ``pred_uvd`` [B, 24, 3],
@@ -224,6 +227,8 @@ def decode(
     if not isinstance(shape.shape[0], int):
         # Exported for any batch size: the solver chooses its chunks by the number.
         layer = jax.vmap(layer)
+    if gradient_bound:
+        layer = bound_gradient(layer, gradient_bound)
     pose = layer(
         _layer_target(joints_m, rest_m, layer_mask),
         rest_m,

@@ -61,6 +61,7 @@ def make_task(config: Any) -> Task:
         image_size_px=config["image_size_px"],
         depth_range_m=config["depth_range_m"],
         scheme=config["ik"]["scheme"],
+        gradient_bound=config["ik"]["gradient_bound"],
     )
     published = config["ik"]["scheme"] == "published"
     flip = config["eval"]["flip_test"]

@@ -20,7 +20,7 @@ from absl import logging
 
 from hmr_jax.training import feeding, parallel, records
 from hmr_jax.training.checkpoints import Checkpoints
-from hmr_jax.training.state import TrainState, from_variables, init_state
+from hmr_jax.training.state import TrainState, from_variables, init_key, init_state
 from hmr_jax.training.step import step as train_step
 from hmr_jax.training.task import Task, Variables
 from hmr_jax.training.writers import MetricWriter, run_writer
@@ -144,7 +144,7 @@ def _initial_state(task, iterator, tx, seed, checkpoints, start_from):
     batch = next(iterator)
     iterator.restore(before)
     init = functools.partial(init_state, task, tx)
-    key = jax.random.key(seed)
+    key = init_key(seed)
     if checkpoints.latest is not None:
         abstract = jax.eval_shape(init, key, batch)
         state, extra = checkpoints.restore(abstract)
