@@ -89,16 +89,16 @@ def _orient(
     parents = jnp.asarray(layout.parent_slot.reshape(-1, WIDTH), jnp.int32)
     starts = jnp.arange(0, layout.num_slots, WIDTH, dtype=jnp.int32)
 
-    def step(frames: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        start, parent, fork = inputs
-        own = jax.lax.dynamic_slice_in_dim(packed, start, WIDTH, 0)
-        own = ops.materialise(own, one)
-        above = ops.materialise(ops.take(frames, parent), one)
+    def rotate(above: Array, own: Array, fork: Array) -> Array:
         base, axis, aim, aside = own[:, :, :3], own[:, :, 3], own[:, :, 4], own[:, :, 5]
         swings = own[:, :1, 6:] > 0
         local = _local_rotation(above, base, axis, aim, aside, swings, one)
-        out = jnp.where(fork, base, ops.matmul(above, local))
-        out = ops.materialise(out, one)
+        return jnp.where(fork, base, ops.matmul(above, local))
+
+    def step(frames: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        start, parent, fork = inputs
+        own = jax.lax.dynamic_slice_in_dim(packed, start, WIDTH, 0)
+        out = ops.apart(rotate, one, ops.take(frames, parent), own, fork)
         return jax.lax.dynamic_update_slice_in_dim(frames, out, start, 0), None
 
     shape = (layout.num_slots + 1, 3, 3, rest.shape[-1])
@@ -238,20 +238,18 @@ def _gather_spin(
     parents = jnp.asarray(layout.parent_slot.reshape(-1, WIDTH), jnp.int32)
     starts = jnp.arange(0, layout.num_slots, WIDTH, dtype=jnp.int32)
 
+    def pass_on(row: Array, own: Array) -> tuple[Array, Array]:
+        row = ops.materialise(row + own[:, :3], one)
+        onward, aim, whole = own[:, 3:6], own[:, 6:9], own[:, 9:]
+        return row, onward * ops.dot(row, aim) + whole * row
+
     def step(sums: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
         start, parent = inputs
         own = jax.lax.dynamic_slice_in_dim(packed, start, WIDTH, 0)
         row = jax.lax.dynamic_slice_in_dim(sums, start, WIDTH, 0)
-        own = ops.materialise(own, one)
-        row = ops.materialise(row + own[:, :3], one)
-        onward, aim, whole = own[:, 3:6], own[:, 6:9], own[:, 9:]
-        passed = ops.materialise(onward * ops.dot(row, aim) + whole * row, one)
+        row, passed = ops.apart(pass_on, one, row, own)
         sums = jax.lax.dynamic_update_slice_in_dim(sums, row, start, 0)
-        for lane in range(WIDTH):
-            total = jax.lax.dynamic_slice_in_dim(sums, parent[lane], 1, 0)
-            total = total + passed[lane : lane + 1]
-            sums = jax.lax.dynamic_update_slice_in_dim(sums, total, parent[lane], 0)
-        return sums, None
+        return ops.add_rows(sums, passed, parent), None
 
     sums = jnp.zeros((spin.shape[0] + 1, *spin.shape[1:]), spin.dtype)
     sums, _ = jax.lax.scan(step, sums, (starts, parents))

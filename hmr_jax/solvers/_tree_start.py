@@ -134,19 +134,21 @@ def _aim(
     known = jnp.concatenate([known, aims.astype(rest.dtype)], axis=1)
     parents = layout.parent_slot.reshape(-1, WIDTH)
 
+    def point(above: Array, own: Array) -> Array:
+        held, length = own[:, :3], own[:, 9:10]
+        way = own[:, 3:6] - above
+        distance = jnp.sqrt(ops.dot(way, way))
+        way = ops.materialise(way + own[:, 6:9] * distance, one)
+        square = ops.dot(way, way)
+        use = (own[:, 10:] > 0) & (square > smallest)
+        size = jnp.sqrt(jnp.where(use, square, 1))
+        return jnp.where(use, way * (length / size), held)
+
     def step(places: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         start, parent = inputs
         own = jax.lax.dynamic_slice_in_dim(known, start, WIDTH, 0)
-        own = ops.materialise(own, one)
-        above = ops.materialise(ops.take(places, parent), one)
-        held, length = own[:, :3], own[:, 9:10]
-        way = own[:, 3:6] - above
-        apart = ops.dot(way, way)
-        way = way + own[:, 6:9] * jnp.sqrt(apart)
-        apart = ops.dot(way, way)
-        use = (own[:, 10:] > 0) & (apart > smallest)
-        size = jnp.sqrt(jnp.where(use, apart, 1))
-        bone = jnp.where(use, way * (length / size), held)
+        above = ops.take(places, parent)
+        bone = ops.apart(point, one, above, own)
         places = jax.lax.dynamic_update_slice_in_dim(places, above + bone, start, 0)
         return places, bone
 

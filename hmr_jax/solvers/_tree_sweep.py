@@ -41,12 +41,10 @@ def sweep(
         Rotation increments u and displacements d, both ``[slots, 3, batch]``.
     """
     one = ops.opaque_one(weights)
-    bones_x = ops.skew(bones)
-    mass = ops.eye(bones.dtype) * weights[:, None, None]
-    parts = [bones_x, curvature, mass, forces[:, :, None]]
-    packed = ops.materialise(jnp.concatenate(parts, axis=2), one)
+    parts = [curvature.reshape(bones.shape[0], 9, -1), bones, forces]
+    packed = jnp.concatenate([*parts, weights[:, None]], axis=1)
     gain = _leaf_to_root(layout, packed, damping, one)
-    return _root_to_leaf(layout, bones_x, gain, one)
+    return _root_to_leaf(layout, bones, gain, one)
 
 
 def _damped_solve(h: Array, n: Array, damping: Array, one: Array) -> Array:
@@ -89,59 +87,62 @@ def _leaf_to_root(
     """Eliminate the joints, children first; returns X ``[slots, 3, 4, batch]``."""
     slots, batch = packed.shape[0], packed.shape[-1]
     parents = layout.parent_slot.reshape(-1, WIDTH)
+    eye = ops.eye(packed.dtype)
 
-    def step(sums: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
-        start, parent = inputs
-        row = jax.lax.dynamic_slice_in_dim(sums, start, WIDTH, 0)
-        own = jax.lax.dynamic_slice_in_dim(packed, start, WIDTH, 0)
-        row, own = ops.materialise(row, one), ops.materialise(own, one)
-        n, h, p = row[:, :, :4], row[:, :, 4:7], row[:, :, 7:]
-        bone_x, curvature, drive = own[:, :, :3], own[:, :, 3:6], own[:, :, 6:]
+    def eliminate(n: Array, h: Array, p: Array, own: Array) -> tuple[Array, ...]:
+        curvature = own[:, :9].reshape(WIDTH, 3, 3, batch)
+        bone, force, weight = own[:, 9:12], own[:, 12:15], own[:, 15:]
         if damping is None:
             x = pseudo_solve(h, n, one)
         else:
             x = _damped_solve(h, n, damping, one)
+        drive = jnp.concatenate([eye * weight[:, None], force[:, :, None]], axis=2)
         p = ops.materialise(p - ops.matmul_at(n[:, :, :3], x) + drive, one)
-        n = ops.materialise(ops.matmul(bone_x, p), one)
-        h = ops.matmul_bt(n[:, :, :3], bone_x) + curvature
-        out = ops.materialise(jnp.concatenate([n, h, p], axis=2), one)
-        for lane in range(WIDTH):
-            total = jax.lax.dynamic_slice_in_dim(sums, parent[lane], 1, 0)
-            total = total + out[lane : lane + 1]
-            sums = jax.lax.dynamic_update_slice_in_dim(sums, total, parent[lane], 0)
-        return sums, x
+        n = ops.materialise(ops.cross_columns(bone, p), one)
+        h = ops.cross_rows(bone, n) + curvature
+        return x, n, h, p
 
-    sums = jnp.zeros((slots + 1, 3, 11, batch), packed.dtype)
+    def step(
+        sums: tuple[Array, ...], inputs: tuple[Array, Array]
+    ) -> tuple[tuple[Array, ...], Array]:
+        start, parent = inputs
+        rows = [
+            jax.lax.dynamic_slice_in_dim(values, start, WIDTH, 0)
+            for values in (*sums, packed)
+        ]
+        x, *parts = ops.apart(eliminate, one, *rows)
+        pairs = zip(sums, parts, strict=True)
+        return tuple(ops.add_rows(total, part, parent) for total, part in pairs), x
+
+    sums = tuple(jnp.zeros((slots + 1, 3, n, batch), packed.dtype) for n in (4, 3, 4))
     starts = jnp.arange(0, slots, WIDTH, dtype=jnp.int32)
     _, gain = jax.lax.scan(step, sums, (starts, jnp.asarray(parents, jnp.int32)))
     return gain.reshape(slots, 3, 4, batch)
 
 
 def _root_to_leaf(
-    layout: TreeLayout, bones_x: Array, gain: Array, one: Array
+    layout: TreeLayout, bones: Array, gain: Array, one: Array
 ) -> tuple[Array, Array]:
     """Substitute back, parents first; returns u and d."""
     slots, batch = gain.shape[0], gain.shape[-1]
     parents = layout.parent_slot.reshape(-1, WIDTH)
 
-    def step(carry: tuple[Array, Array], inputs: tuple[Array, Array]) -> tuple:
-        start, parent = inputs
-        moves, turns = carry
-
-        def own(values: Array) -> Array:
-            row = jax.lax.dynamic_slice_in_dim(values, start, WIDTH, 0)
-            return ops.materialise(row, one)
-
-        d = ops.take(moves, parent)
-        d = d - ops.matvec(own(bones_x), ops.materialise(ops.take(turns, parent), one))
+    def substitute(above: Array, bone: Array, x: Array) -> Array:
+        d = above[:, :3] + ops.cross(above[:, 3:], bone)
         d = ops.materialise(d, one)
-        x = own(gain)
         u = ops.matvec(x[:, :, :3], d) + x[:, :, 3]
-        moves = jax.lax.dynamic_update_slice_in_dim(moves, d, start, 0)
-        return (moves, jax.lax.dynamic_update_slice_in_dim(turns, -u, start, 0)), None
+        return jnp.concatenate([d, -u], axis=1)
 
-    zeros = jnp.zeros((slots + 1, 3, batch), gain.dtype)
+    def step(moves: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
+        start, parent = inputs
+        above = ops.take(moves, parent)
+        bone = jax.lax.dynamic_slice_in_dim(bones, start, WIDTH, 0)
+        x = jax.lax.dynamic_slice_in_dim(gain, start, WIDTH, 0)
+        out = ops.apart(substitute, one, above, bone, x)
+        return jax.lax.dynamic_update_slice_in_dim(moves, out, start, 0), None
+
+    moves = jnp.zeros((slots + 1, 6, batch), gain.dtype)
     starts = jnp.arange(0, slots, WIDTH, dtype=jnp.int32)
     inputs = (starts, jnp.asarray(parents, jnp.int32))
-    (moves, turns), _ = jax.lax.scan(step, (zeros, zeros), inputs, reverse=True)
-    return turns[:slots], moves[:slots]
+    moves, _ = jax.lax.scan(step, moves, inputs, reverse=True)
+    return moves[:slots, 3:], moves[:slots, :3]

@@ -16,13 +16,13 @@ from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.geometry.rotations import quaternion_to_matrix
 from hmr_jax.solvers import _tree_ops as ops
 from hmr_jax.solvers._tree_orient import orient, usable_bones
+from hmr_jax.solvers._tree_solve import solve
 from hmr_jax.solvers.hybrik import hybrik_adaptive, hybrik_naive
 from hmr_jax.solvers.ikol_published import TRAIN, ikol_published
 from hmr_jax.solvers.tree_newton import (
     NUM_STEPS,
     Problem,
     make_problem,
-    solve,
     to_slots,
 )
 from hmr_jax.solvers.types import IkResult, leaf_joints
