@@ -106,6 +106,8 @@ def base() -> ConfigDict:
                 "test_count": 0,
                 "size_px": 256,
                 "seed": 1,
+                # Arguments of synthetic.sampler.SampleSource; clutter_share.
+                "options": {},
             },
         }
     )

@@ -105,6 +105,7 @@ def _build(values, words) -> int:
         size_px=settings.size_px,
         body=values.config.body.to_dict(),
         backgrounds=values.backgrounds,
+        options=settings.options.to_dict(),
     )
     path = base.build(
         factory,
@@ -116,7 +117,7 @@ def _build(values, words) -> int:
     return 0
 
 
-def open_synthetic(*, counts, seed, size_px, body, backgrounds):
+def open_synthetic(*, counts, seed, size_px, body, backgrounds, options):
     """The synthetic dataset as a source of records; called in each worker process.
 
     Args:
@@ -125,24 +126,36 @@ def open_synthetic(*, counts, seed, size_px, body, backgrounds):
         size_px: side of the images.
         body: the config's ``body`` section.
         backgrounds: folder of pictures, or None.
+        options: further arguments of ``SampleSource``, and ``clutter_share``.
 
     Returns:
         A ``data_pipelines.builders.synthetic.SyntheticRecords``.
     """
     from data_pipelines.builders.synthetic import SyntheticRecords
 
-    make = functools.partial(_sample_source, body=body, backgrounds=backgrounds)
-    config = {"body": body["path"] or "open", "backgrounds": backgrounds or "drawn"}
+    make = functools.partial(
+        _sample_source, body=body, backgrounds=backgrounds, options=options
+    )
+    config = {
+        "body": body["path"] or "open",
+        "backgrounds": backgrounds or "drawn",
+        "options": options,
+    }
     return SyntheticRecords(make, counts, seed=seed, size_px=size_px, config=config)
 
 
-def _sample_source(*, split, count, seed, size_px, body, backgrounds):
+def _sample_source(*, split, count, seed, size_px, body, backgrounds, options):
     import ml_collections
 
     from hmr_jax.commands import experiment
+    from hmr_jax.synthetic.backgrounds import ProceduralBackgrounds
     from hmr_jax.synthetic.motion import load_motion
     from hmr_jax.synthetic.sampler import SampleSource
 
+    options = dict(options)
+    clutter_share = options.pop("clutter_share", None)
+    if clutter_share is not None and backgrounds is None:
+        backgrounds = ProceduralBackgrounds(clutter_share)
     section = ml_collections.ConfigDict({"body": body})
     return SampleSource(
         experiment.load_body(section),
@@ -152,6 +165,7 @@ def _sample_source(*, split, count, seed, size_px, body, backgrounds):
         seed=seed,
         num_samples=count,
         backgrounds=backgrounds,
+        **options,
     )
 
 

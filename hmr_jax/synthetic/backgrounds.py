@@ -93,7 +93,14 @@ def _stripes(canvas, corners, colour, rng) -> None:
 
 
 class ProceduralBackgrounds:
-    """Gradients, clouds and rooms with clutter and pixel noise; needs no files."""
+    """Gradients, clouds and rooms with clutter and pixel noise; needs no files.
+
+    Args:
+        clutter_share: share of pictures with shapes painted over them.
+    """
+
+    def __init__(self, clutter_share: float = 0.8):
+        self._clutter_share = clutter_share
 
     def __call__(self, rng: np.random.Generator, size_px: int) -> np.ndarray:
         """A background.
@@ -107,7 +114,7 @@ class ProceduralBackgrounds:
         """
         base = (gradient, smooth_noise, room)[rng.integers(3)]
         pixels = base(rng, size_px)
-        if rng.uniform() < 0.8:
+        if rng.uniform() < self._clutter_share:
             pixels = clutter(rng, pixels, int(rng.integers(1, 16)))
         if rng.uniform() < 0.5:
             spread = rng.uniform(2.0, 16.0)

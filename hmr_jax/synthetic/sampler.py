@@ -31,7 +31,6 @@ LIMITS_SEQUENCE = "joint_limits"
 """Sequence name of samples whose pose comes from the joint-limit sampler."""
 JITTER_RAD = 0.06
 UPPER_BODY = (3, 6, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
-TRUNCATED_SHARE = 0.12
 FIELD_OF_VIEW_DEG = (18.0, 62.0)
 BETA_LIMIT = 2.5
 
@@ -45,17 +44,36 @@ def _turn(axis: int, angle_rad: float) -> np.ndarray:
     return matrix
 
 
-def sample_camera_rotmat(rng: np.random.Generator) -> np.ndarray:
+def heading_rad(root_aa: np.ndarray) -> float:
+    """Azimuth a person faces: of the body's z axis, seen from above.
+
+    Args:
+        root_aa: root rotation, axis-angle [3], in a world with y up.
+
+    Returns:
+        Angle about y from +z, radians.
+    """
+    angle = np.linalg.norm(root_aa)
+    x, y, z = root_aa / max(angle, 1e-12)
+    c, s = np.cos(angle), np.sin(angle)
+    return float(np.arctan2(x * z * (1 - c) + y * s, z * z * (1 - c) + c))
+
+
+def sample_camera_rotmat(
+    rng: np.random.Generator, front_rad: float = 0.0, azimuth_range_rad: float = np.pi
+) -> np.ndarray:
     """Orientation of a camera somewhere around the person.
 
     Args:
         rng: source of randomness.
+        front_rad: azimuth the person faces.
+        azimuth_range_rad: how far to either side of it the camera may stand.
 
     Returns:
-        [3, 3] world axes (y up) to camera axes: any azimuth, looking down by
-        10 +- 12 degrees (-20 to 45), rolled by +- 4 degrees.
+        [3, 3] world axes (y up) to camera axes: any azimuth in the range, looking down
+        by 10 +- 12 degrees (-20 to 45), rolled by +- 4 degrees.
     """
-    yaw = rng.uniform(-np.pi, np.pi)
+    yaw = rng.uniform(-azimuth_range_rad, azimuth_range_rad) - front_rad
     down = np.deg2rad(np.clip(rng.normal(10.0, 12.0), -20.0, 45.0))
     roll = np.deg2rad(rng.normal(0.0, 4.0))
     upright = np.diag([1.0, -1.0, -1.0])
@@ -103,6 +121,8 @@ class SampleSource:
         backgrounds: Backgrounds | str | os.PathLike | None = None,
         limits_share: float = 0.2,
         mixed_share: float = 0.25,
+        truncated_share: float = 0.12,
+        azimuth_range_deg: float = 180.0,
         betas_std: float = 1.0,
         supersample: int = 2,
         image_format: str = "jpeg",
@@ -122,6 +142,8 @@ class SampleSource:
                 (rng, size_px) -> uint8 picture.
             limits_share: share of training poses from the joint-limit sampler.
             mixed_share: share of training frames with another frame's upper body.
+            truncated_share: share of pictures that cut the person.
+            azimuth_range_deg: how far from the person's front the camera may stand.
             betas_std: of the normal shape coefficients, cut at +-2.5 of them.
             supersample: rendering samples per pixel and axis.
             image_format: "jpeg" or "png".
@@ -144,6 +166,7 @@ class SampleSource:
         for name, share in (
             ("limits_share", limits_share),
             ("mixed_share", mixed_share),
+            ("truncated_share", truncated_share),
         ):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}: expected 0 to 1, got {share}")
@@ -159,6 +182,8 @@ class SampleSource:
         self.joint_set = "smpl_24"
         self._limits_share = limits_share if split == "train" else 0.0
         self._mixed_share = mixed_share if split == "train" else 0.0
+        self._truncated_share = truncated_share
+        self._azimuth_range_rad = np.deg2rad(azimuth_range_deg)
         self._jitter_rad = JITTER_RAD if split == "train" else 0.0
         self._betas_std, self._supersample = betas_std, supersample
         self._image_format, self._chunk_size = image_format, chunk_size
@@ -264,14 +289,16 @@ class SampleSource:
         pose, origin = self._sample_pose(rng, index)
         size = self.image_size_px
         half_view = np.deg2rad(rng.uniform(*FIELD_OF_VIEW_DEG)) / 2
-        truncated = rng.uniform() < TRUNCATED_SHARE
+        truncated = rng.uniform() < self._truncated_share
         fill = rng.uniform(0.95, 1.4) if truncated else rng.uniform(0.55, 0.9)
         room = 0.25 if truncated else max(0.0, 0.96 - fill) / 2
         betas = np.clip(rng.normal(size=self._body.num_betas), -BETA_LIMIT, BETA_LIMIT)
         fields: dict[str, Any] = {
             "pose_aa": pose,
             "betas": betas * self._betas_std,
-            "camera_rotmat": sample_camera_rotmat(rng),
+            "camera_rotmat": sample_camera_rotmat(
+                rng, heading_rad(pose[0]), self._azimuth_range_rad
+            ),
             "focal_px": size / 2 / np.tan(half_view),
             "fill": fill,
             "centre_px": (size - 1) / 2 + size * rng.uniform(-room, room, 2),
