@@ -43,14 +43,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.synthetic.train_count = 6000
     config.data.synthetic.test_count = 512
     config.data.synthetic.size_px = 128
-    # An easy world for a short training: people who face the camera more or less, in
-    # full view, before backgrounds without clutter. Poses stay as hard as they are.
+    # An easy world for a short training: people in a suit with a colour for each part,
+    # who face the camera more or less, in full view, before backgrounds without
+    # clutter. Shapes and poses stay as hard as they are.
     config.data.synthetic.options = ConfigDict(
         {
             "azimuth_range_deg": 60.0,
             "truncated_share": 0.0,
             "clutter_share": 0.0,
             "limits_share": 0.1,
+            "suit_share": 1.0,
         }
     )
     config.eval.source = "synthetic"

@@ -102,7 +102,7 @@ def write_smpl_npz(path: str | os.PathLike, asset: str = "body") -> None:
     num_vertices, num_joints = out["weights"].shape
     out["posedirs"] = np.zeros((num_vertices, 3, 9 * (num_joints - 1)), np.float32)
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **out)
+        np.savez_compressed(stream, allow_pickle=False, **out)
 
 
 @functools.cache

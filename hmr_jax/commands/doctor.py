@@ -174,7 +174,9 @@ def check_inverse_kinematics() -> str:
     rest = rest_joints(body, jnp.zeros(body.num_betas))
     rng = np.random.default_rng(0)
     pose = 0.3 * rng.standard_normal((body.num_joints, 3)).astype(np.float32)
-    posed = forward_kinematics(axis_angle_to_matrix(pose), rest, body.parents)[1]
+    posed = forward_kinematics(
+        axis_angle_to_matrix(jnp.asarray(pose)), rest, body.parents
+    )[1]
     target = posed - posed[:1]
     twist = jnp.tile(jnp.asarray([1.0, 0.0]), (body.num_joints - 1, 1))
 

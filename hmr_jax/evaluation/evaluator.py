@@ -125,7 +125,7 @@ def evaluate(
             samples[protocol.name].append(
                 _per_sample(*values[protocol.headline])[valid]
             )
-            if protocol.group_by in labels:
+            if protocol.group_by is not None and protocol.group_by in labels:
                 _add_groups(
                     groups[protocol.name], values, labels[protocol.group_by], valid
                 )

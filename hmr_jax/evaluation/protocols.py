@@ -185,7 +185,7 @@ def sample_errors(
         roots = (predicted_m[:, protocol.root], target_m[:, protocol.root])
     weights = jnp.asarray(weights, predicted_m.dtype)
     target_m = jnp.where(weights[..., None] > 0, target_m, jnp.zeros_like(target_m))
-    roots = tuple(jnp.nan_to_num(root) for root in roots)
+    roots = (jnp.nan_to_num(roots[0]), jnp.nan_to_num(roots[1]))
     predicted_m = predicted_m - roots[0][:, None]
     target_m = target_m - roots[1][:, None]
     is_mesh = protocol.joint_set == "vertices"

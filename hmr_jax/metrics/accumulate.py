@@ -10,11 +10,11 @@ class Mean(NamedTuple):
 
     Attributes:
         total: weighted sum of the values, in float64 on the host.
-        count: sum of the weights.
+        weight: sum of the weights.
     """
 
     total: np.float64
-    count: np.float64
+    weight: np.float64
 
     @classmethod
     def of(cls, values, weights=None) -> "Mean":
@@ -37,11 +37,11 @@ class Mean(NamedTuple):
 
     def merge(self, other: "Mean") -> "Mean":
         """The mean of both sets of samples together."""
-        return Mean(self.total + other.total, self.count + other.count)
+        return Mean(self.total + other.total, self.weight + other.weight)
 
     def compute(self) -> float:
         """The mean, or NaN where nothing was counted."""
-        return float(self.total / self.count) if self.count > 0 else float("nan")
+        return float(self.total / self.weight) if self.weight > 0 else float("nan")
 
 
 def merge_all(

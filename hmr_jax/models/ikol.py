@@ -28,6 +28,7 @@ from hmr_jax.nn.soft_argmax import soft_argmax_3d
 from hmr_jax.solvers.gradient_bound import bound_gradient
 from hmr_jax.solvers.ik_layer import ik_layer
 from hmr_jax.solvers.ikol_published import published_quaternions
+from hmr_jax.solvers.types import IkResult
 
 Raw = dict[str, Array]
 Predictions = dict[str, Array]
@@ -223,6 +224,7 @@ def decode(
         raw["uvd"], **camera, image_size_px=image_size_px, depth_range_m=depth_range_m
     )
     rest_m = rest_joints(body, shape)
+    layer: Callable[..., IkResult]
     layer = functools.partial(ik_layer, scheme=scheme, options=options)
     if not isinstance(shape.shape[0], int):
         # Exported for any batch size: the solver chooses its chunks by the number.

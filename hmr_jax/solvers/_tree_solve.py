@@ -250,8 +250,9 @@ def _solve_bwd(
     )
 
 
-def _finite_pull_back(layout: TreeLayout, *saved: Array) -> tuple[Array, Array, Array]:
-    *saved, converged, on_bones = saved
+def _finite_pull_back(layout: TreeLayout, *arrays: Array) -> tuple[Array, Array, Array]:
+    targets, rest, weights, bones, rotmats, converged, on_bones = arrays
+    saved = (targets, rest, weights, bones, rotmats)
     pulled = _pull_back(layout, *saved, converged, on_bones)
     finite = functools.reduce(
         jnp.logical_and,

@@ -66,6 +66,7 @@ class Clothes(NamedTuple):
         shoe: ankle (0) to knee (1): upper end of the shoes; below -1 is barefoot.
         hairline: metres above the head joint; large is bald.
         mottle: strength of the blotches on everything.
+        suit: 1 for a suit with a colour for each part over all of it, else 0.
     """
 
     shirt: Cloth
@@ -80,6 +81,7 @@ class Clothes(NamedTuple):
     shoe: Float[Array, ""]
     hairline: Float[Array, ""]
     mottle: Float[Array, ""]
+    suit: Float[Array, ""]
 
 
 def figure(body: BodyModel) -> Figure:
@@ -126,11 +128,25 @@ def sample_cloth(rng: np.random.Generator) -> Cloth:
     return Cloth(*parts)
 
 
-def sample_clothes(rng: np.random.Generator) -> Clothes:
+def suit_rgb() -> np.ndarray:
+    """The colours of the suit of parts, [24, 3]: spread over hue and lightness.
+
+    It tells left from right and each part from its neighbours at a glance, so that a
+    network learns to find joints from few pictures.
+    """
+    part = np.arange(len(SMPL_PARENTS))
+    hue = 2 * np.pi * part * 0.618034  # steps of the golden ratio never come near again
+    light = 0.35 + 0.4 * (part * 0.7548777 % 1.0)
+    waves = np.cos(hue[:, None] - 2 * np.pi * np.arange(3) / 3)
+    return np.clip(light[:, None] + 0.45 * waves, 0.02, 1.0).astype(np.float32)
+
+
+def sample_clothes(rng: np.random.Generator, suit_share: float = 0.0) -> Clothes:
     """A random outfit, as numpy arrays.
 
     Args:
         rng: source of randomness.
+        suit_share: share of people in the suit of parts.
 
     Returns:
         ``Clothes`` in float32.
@@ -154,6 +170,7 @@ def sample_clothes(rng: np.random.Generator) -> Clothes:
         "shoe": -2.0 if rng.uniform() < 0.1 else rng.uniform(0.0, 0.25),
         "hairline": 1.0 if rng.uniform() < BALD_SHARE else rng.uniform(0.06, 0.1),
         "mottle": rng.uniform(0.0, 0.08),
+        "suit": rng.uniform() < suit_share,
     }
     for key, value in values.items():
         if not isinstance(value, Cloth):
@@ -213,6 +230,7 @@ def dress(figure: Figure, clothes: Clothes) -> Float[Array, "verts 3"]:
     for where, colour in layers:
         colour = shirt if colour is None else jnp.broadcast_to(colour, places.shape)
         colours = jnp.where(where[:, None], colour, colours)
+    colours = jnp.where(clothes.suit > 0.5, jnp.asarray(suit_rgb())[part], colours)
     turns = jnp.stack([37.0 * x + 23.0 * z, 41.0 * y - 17.0 * z, 29.0 * z + 31.0 * x])
     blotches = jnp.sin(turns[0]) * jnp.sin(turns[1]) + jnp.sin(turns[2] + turns[1])
     return jnp.clip(colours + clothes.mottle * blotches[:, None], 0.0, 1.0)

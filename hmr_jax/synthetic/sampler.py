@@ -122,6 +122,7 @@ class SampleSource:
         limits_share: float = 0.2,
         mixed_share: float = 0.25,
         truncated_share: float = 0.12,
+        suit_share: float = 0.0,
         azimuth_range_deg: float = 180.0,
         betas_std: float = 1.0,
         supersample: int = 2,
@@ -143,6 +144,7 @@ class SampleSource:
             limits_share: share of training poses from the joint-limit sampler.
             mixed_share: share of training frames with another frame's upper body.
             truncated_share: share of pictures that cut the person.
+            suit_share: share of people in a suit with a colour for each part.
             azimuth_range_deg: how far from the person's front the camera may stand.
             betas_std: of the normal shape coefficients, cut at +-2.5 of them.
             supersample: rendering samples per pixel and axis.
@@ -167,6 +169,7 @@ class SampleSource:
             ("limits_share", limits_share),
             ("mixed_share", mixed_share),
             ("truncated_share", truncated_share),
+            ("suit_share", suit_share),
         ):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}: expected 0 to 1, got {share}")
@@ -182,7 +185,7 @@ class SampleSource:
         self.joint_set = "smpl_24"
         self._limits_share = limits_share if split == "train" else 0.0
         self._mixed_share = mixed_share if split == "train" else 0.0
-        self._truncated_share = truncated_share
+        self._truncated_share, self._suit_share = truncated_share, suit_share
         self._azimuth_range_rad = np.deg2rad(azimuth_range_deg)
         self._jitter_rad = JITTER_RAD if split == "train" else 0.0
         self._betas_std, self._supersample = betas_std, supersample
@@ -303,7 +306,7 @@ class SampleSource:
             "fill": fill,
             "centre_px": (size - 1) / 2 + size * rng.uniform(-room, room, 2),
             "light": sample_light(rng),
-            "clothes": sample_clothes(rng),
+            "clothes": sample_clothes(rng, self._suit_share),
             "background": self._backgrounds(rng, size),
         }
         return Scene(**jax.tree.map(_as_float32, fields)), origin

@@ -32,7 +32,8 @@ def outfit(**changes):
         "hair_rgb": [0.0, 0.0, 0.0],
     }
     extents = {"sleeve": 0.5, "hem": 0.0, "leg": 1.9, "collar": 0.0, "shoe": 0.1}
-    values = {**colours, **extents, "hairline": 0.08, "mottle": 0.0, **changes}
+    values = {**colours, **extents, "hairline": 0.08, "mottle": 0.0}
+    values |= {"suit": 0.0, **changes}
     clothes = clothing.Clothes(**values)
     return jax.tree.map(
         lambda x: jnp.asarray(x, jnp.float32),
@@ -96,3 +97,14 @@ def test_random_outfits_give_colours_in_range(figure):
 def test_only_the_24_joint_tree_is_dressed():
     with pytest.raises(ValueError, match="16 joints"):
         clothing.figure(load_open_hand())
+
+
+def test_the_suit_colours_each_part_and_tells_left_from_right(figure):
+    colours = np.asarray(clothing.dress(figure, outfit(suit=1.0)))
+    part = np.asarray(figure.part)
+    palette = clothing.suit_rgb()
+    for joint in range(24):
+        np.testing.assert_allclose(colours[part == joint], palette[joint], atol=1e-6)
+    pairs = [(1, 2), (4, 5), (7, 8), (16, 17), (18, 19), (20, 21)]
+    gaps = [np.abs(palette[left] - palette[right]).max() for left, right in pairs]
+    assert min(gaps) > 0.2
