@@ -29,17 +29,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "dropout_rate": 0.1,
         }
     )
-    config.losses.weights.theta = 0.2
+    config.losses.weights.theta = 0.05
     config.losses.weights.twist = 0.1
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.optimizer.clip_global_norm = 10.0
-    config.train.num_steps = 1000
-    config.train.checkpoint_every = 250
-    config.data.batch_size = 32
+    config.train.num_steps = 2400
+    config.train.checkpoint_every = 600
+    config.data.batch_size = 16
     config.data.sources = ConfigDict({"synthetic": 1.0})
-    config.data.options = ConfigDict({"occlusion": 0.0, "rotation_probability": 0.3})
+    config.data.options = ConfigDict({"occlusion": 0.0, "rotation_probability": 0.0})
     config.data.synthetic.train_count = 6000
     config.data.synthetic.test_count = 512
     config.data.synthetic.size_px = 128
