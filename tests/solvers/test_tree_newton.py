@@ -230,6 +230,7 @@ def test_batch_axes_and_broadcast_rest(shape):
     np.testing.assert_allclose(joints.reshape(count, 5, 3), flat, atol=F32_IDENTITY)
 
 
+@pytest.mark.slow
 def test_chunks_equal_the_whole(monkeypatch):
     rest = jnp.asarray(cases.rest_skeleton(cases.CHAIN), jnp.float32)
     targets = cases.noisy_targets(cases.CHAIN, np.asarray(rest), 7, 0.01)

@@ -73,7 +73,7 @@ def test_what_a_run_leaves_behind(whole):
 
 def test_loss_falls(tmp_path):
     options = {"log_every": 20, "checkpoint_every": 0}
-    train(tmp_path, 60, tx=optax.sgd(0.1), task=fakes.make_task(), options=options)
+    train(tmp_path, 60, tx=optax.sgd(0.03), task=fakes.make_task(), options=options)
     losses = [row["loss/total"] for row in read_jsonl(tmp_path / "log.jsonl")]
     assert losses[-1] < 0.2 * losses[0]
 
