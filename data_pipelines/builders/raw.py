@@ -1,0 +1,326 @@
+"""Reading what the owners of datasets publish: files by name, with clear errors.
+
+Every path goes through TensorFlow's file system layer, so that ``gs://`` works, and
+nothing in a pickle is ever run.
+"""
+
+import collections
+import functools
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import schema
+from data_pipelines.builders.source import RecordSource
+from data_pipelines.schema import RecordError
+from hmr_jax.body import unpickle
+
+
+class UnreadableImageError(RecordError):
+    """An image that cannot be decoded; ``--skip_bad`` may leave its record out."""
+
+
+def join(*parts: str) -> str:
+    """A path, local or remote, of its parts."""
+    first, *rest = (str(part) for part in parts)
+    return "/".join([first.rstrip("/") or "/", *(part.strip("/") for part in rest)])
+
+
+class RawSource(RecordSource):
+    """A dataset that its owners publish, read from the folder that holds it.
+
+    Args:
+        raw: folder, local or remote, with the files of ``needs``.
+
+    Attributes:
+        needs: lines that say which files ``raw`` must hold.
+        origin: where the files come from.
+        licence: terms in a few words.
+        counts: number of records of each split of the public release.
+        dropped: (split, reason) -> number of persons or frames left out, filled by
+            ``keys``.
+    """
+
+    needs: Sequence[str] = ()
+    origin: str = ""
+    licence: str = ""
+    counts: dict[str, int] = {}
+
+    def __init__(self, raw: str):
+        self.raw = str(raw)
+        self.dropped: collections.Counter[tuple[str, str]] = collections.Counter()
+
+    def drop(self, split: str, reason: str, number: int = 1) -> None:
+        """Count persons or frames of the raw data that become no record."""
+        self.dropped[split, reason] += number
+
+    def path(self, *parts: str) -> str:
+        """A path below the raw folder."""
+        return join(self.raw, *parts)
+
+    def wrong(self, path: str, expected: str, found: object) -> RecordError:
+        """The error of a file whose content is not as published.
+
+        Args:
+            path: of the file.
+            expected: what the published release has there.
+            found: what is there.
+        """
+        return RecordError(f"{self.name}: {path}: expected {expected}, found {found}")
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        return _gfile().exists(path)
+
+    def glob(self, *parts: str) -> list[str]:
+        """Paths below the raw folder that match a pattern, sorted."""
+        return sorted(_gfile().glob(self.path(*parts)))
+
+    def read_bytes(self, path: str, expected: str = "a file") -> bytes:
+        """The content of a file.
+
+        Args:
+            path: of the file.
+            expected: what it is, for the error.
+
+        Raises:
+            RecordError: it is not there or cannot be read.
+        """
+        import tensorflow as tf
+
+        try:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                return file.read()
+        except tf.errors.NotFoundError as error:
+            raise self.wrong(path, expected, "no such file") from error
+        except tf.errors.OpError as error:
+            raise self.wrong(path, expected, error.message) from error
+
+    def _parse(self, path: str, expected: str, parse: Callable[[bytes], Any]) -> Any:
+        data = self.read_bytes(path, expected)
+        errors = (
+            ValueError,
+            OSError,
+            EOFError,
+            KeyError,
+            TypeError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+            zlib.error,
+        )
+        try:
+            return parse(data)
+        except RecordError:
+            raise
+        except errors as error:
+            found = f"{len(data)} bytes that cannot be read as one ({error})"
+            raise self.wrong(path, expected, found) from error
+
+    def read_json(self, path: str) -> Any:
+        """The content of a JSON file."""
+        return self._parse(path, "a JSON file", json.loads)
+
+    def read_pickle(self, path: str) -> Any:
+        """Arrays and plain objects of a pickle of any protocol, Python 2's included.
+
+        Strings of Python 2 are read as latin1.
+        """
+        return self._parse(
+            path, "a pickle", lambda data: unpickle.load_pickle(io.BytesIO(data))
+        )
+
+    def read_npz(self, path: str) -> dict[str, Any]:
+        """The entries of an .npz file; object arrays through the safe unpickler."""
+
+        def parse(data: bytes) -> dict[str, Any]:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                return {
+                    name.removesuffix(".npy"): _read_npy(archive.read(name))
+                    for name in archive.namelist()
+                }
+
+        return self._parse(path, "an .npz archive", parse)
+
+    def read_npy(self, path: str) -> np.ndarray:
+        """The array of an .npy file."""
+        return self._parse(path, "an .npy file", _read_npy)
+
+    def read_mat(self, path: str, *names: str) -> dict[str, Any]:
+        """Variables of a MATLAB file up to version 7.
+
+        Structs are objects with attributes; arrays lose axes of length one.
+        """
+        import scipy.io
+
+        def parse(data: bytes) -> dict[str, Any]:
+            return scipy.io.loadmat(
+                io.BytesIO(data), squeeze_me=True, struct_as_record=False
+            )
+
+        content = self._parse(path, "a MATLAB file (version 5 to 7)", parse)
+        self.require(path, content, names)
+        return content
+
+    def read_h5(self, path: str, read: Callable[[Any], Any]) -> Any:
+        """What ``read`` takes from an HDF5 file (MATLAB 7.3 included).
+
+        Args:
+            path: of the file.
+            read: gets the open ``h5py.File``.
+        """
+        import h5py
+
+        def parse(data: bytes) -> Any:
+            with h5py.File(io.BytesIO(data), "r") as file:
+                return read(file)
+
+        return self._parse(path, "an HDF5 file", parse)
+
+    def require(self, path: str, content: Any, names: Sequence[str]) -> None:
+        """Check that a mapping read from a file has some keys.
+
+        Raises:
+            RecordError: naming the file and the first key that is missing.
+        """
+        for name in names:
+            if name not in content:
+                keys = ", ".join(str(key) for key in list(content)[:12])
+                raise self.wrong(path, f"an entry named {name!r}", keys or "none")
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        return {}
+
+    def read_image(self, path: str) -> dict[str, Any]:
+        """An image file as the record's fields ``image``, ``image_height``, ``_width``.
+
+        JPEG and PNG files are stored as they are; other formats become PNG.
+
+        Raises:
+            UnreadableImageError: it is missing or no image.
+        """
+        try:
+            data = self.read_bytes(path, "an image")
+        except RecordError as error:
+            raise UnreadableImageError(str(error)) from error
+        return self.image_fields(data, path)
+
+    def image_fields(self, data: bytes, where: str) -> dict[str, Any]:
+        """As ``read_image``, of bytes at hand.
+
+        Args:
+            data: an encoded image.
+            where: names it in the error.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                kind, (width, height) = image.format, image.size
+                image.load()
+                if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L"):
+                    buffer = io.BytesIO()
+                    image.convert("RGB").save(buffer, "PNG")
+                    data = buffer.getvalue()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+            text = str(self.wrong(where, "an image", f"{len(data)} bytes ({e})"))
+            raise UnreadableImageError(text) from e
+        return {"image": data, "image_height": height, "image_width": width}
+
+    def image_size(self, path: str) -> tuple[int, int]:
+        """Width and height of an image file, from its first bytes."""
+        import tensorflow as tf
+        from PIL import Image
+
+        if path not in self._sizes:
+            try:
+                with tf.io.gfile.GFile(path, "rb") as file, Image.open(file) as image:
+                    self._sizes[path] = image.size
+            except (tf.errors.OpError, OSError, SyntaxError) as error:
+                raise UnreadableImageError(
+                    str(self.wrong(path, "an image", error))
+                ) from error
+        return self._sizes[path]
+
+
+def _gfile():
+    import tensorflow as tf
+
+    return tf.io.gfile
+
+
+def _read_npy(data: bytes) -> np.ndarray:
+    """An array; one of objects is a pickle behind the same header."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject:
+        content = unpickle.load_pickle(file)
+        return np.asarray(content, dtype=object).reshape(shape)
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def box_of_points(points_px: np.ndarray, growth: float = 1.0) -> np.ndarray:
+    """The tight box of points, grown about its centre.
+
+    Args:
+        points_px: [N, 2], at least one.
+        growth: factor of both sides.
+
+    Returns:
+        Left, top, width, height [4], pixels.
+    """
+    low, high = points_px.min(0), points_px.max(0)
+    middle, sides = (low + high) / 2, (high - low) * growth
+    return np.concatenate([middle - sides / 2, sides])
+
+
+def box_of_centre(centre_px: Any, side_px: Any) -> np.ndarray:
+    """The box of a centre and a side or a width and height, pixels."""
+    sides = np.broadcast_to(np.asarray(side_px, np.float64), (2,))
+    return np.concatenate([np.asarray(centre_px, np.float64) - sides / 2, sides])
+
+
+def pinhole(focal_px: Any, centre_px: Any) -> np.ndarray:
+    """The camera matrix [3, 3] of focal lengths [2] and principal point [2]."""
+    matrix = np.eye(3)
+    matrix[[0, 1], [0, 1]] = focal_px
+    matrix[:2, 2] = centre_px
+    return matrix
+
+
+def with_validity(points: np.ndarray, valid: Any = 1.0) -> np.ndarray:
+    """Points [..., J, C] with a last column of validity or visibility."""
+    valid = np.broadcast_to(np.asarray(valid, np.float64), points.shape[:-1])
+    return np.concatenate([points, valid[..., None]], axis=-1)
+
+
+def consecutive(names: Sequence[Any]) -> Iterator[tuple[Any, range]]:
+    """Runs of equal neighbours: their value and their range."""
+    start = 0
+    for end in range(1, len(names) + 1):
+        if end == len(names) or names[end] != names[start]:
+            yield names[start], range(start, end)
+            start = end
+
+
+__all__ = [
+    "RawSource",
+    "UnreadableImageError",
+    "box_of_centre",
+    "box_of_points",
+    "consecutive",
+    "join",
+    "pinhole",
+    "schema",
+    "with_validity",
+]
