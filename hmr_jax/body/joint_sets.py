@@ -9,9 +9,17 @@ OpenPose's. ``APPROXIMATE`` lists which of them may stand in for each other on r
 This file needs numpy alone: the data pipelines import it.
 """
 
-import dataclasses
-
 import numpy as np
+
+from hmr_jax.body import joint_sets_images, joint_sets_video
+from hmr_jax.body.joint_set import (
+    JointSet,
+    both,
+    make_set,
+    mirrored_name,
+    one_side,
+    parents_of,
+)
 
 SMPL_PARENTS = (
     *(-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8),
@@ -36,119 +44,12 @@ MANO_21_FROM_16_AND_TIPS = (
 """Rows of [16 kinematic joints, 5 tips] in the order of ``mano_21``."""
 
 
-def mirrored_name(name: str) -> str:
-    """The name of the joint on the other side of the body.
-
-    Args:
-        name: snake_case name in which ``left`` or ``right`` is one of the words.
-
-    Returns:
-        The name with the side exchanged; names without a side are their own mirror.
-    """
-    swap = {"left": "right", "right": "left"}
-    return "_".join(swap.get(word, word) for word in name.split("_"))
-
-
-@dataclasses.dataclass(frozen=True)
-class JointSet:
-    """An ordered set of named joints.
-
-    Attributes:
-        name: key in ``JOINT_SETS``.
-        joints: unique names.
-        parents: index of each joint's parent, -1 for a root; for drawing and, in
-            ``smpl_24`` and ``mano_16``, for kinematics.
-    """
-
-    name: str
-    joints: tuple[str, ...]
-    parents: tuple[int, ...]
-
-    def __post_init__(self):
-        if len(set(self.joints)) != len(self.joints):
-            raise ValueError(f"joint set {self.name}: names are not unique")
-        if len(self.parents) != len(self.joints):
-            raise ValueError(
-                f"joint set {self.name}: expected {len(self.joints)} parents, "
-                f"got {len(self.parents)}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.joints)
-
-    def index(self, joint: str) -> int:
-        """Index of a joint by name.
-
-        Args:
-            joint: a name of this set.
-
-        Returns:
-            Its index.
-
-        Raises:
-            ValueError: the set has no such joint.
-        """
-        if joint not in self.joints:
-            raise ValueError(
-                f"joint set {self.name} has no joint {joint!r}; it has "
-                f"{', '.join(self.joints)}"
-            )
-        return self.joints.index(joint)
-
-    @property
-    def flip_permutation(self) -> tuple[int, ...]:
-        """Index of each joint's mirror image, for horizontally flipped pictures."""
-        index = {joint: i for i, joint in enumerate(self.joints)}
-        return tuple(index.get(mirrored_name(j), i) for i, j in enumerate(self.joints))
-
-    @property
-    def flip_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of joints that change places in a mirror, smaller index first."""
-        return tuple((i, j) for i, j in enumerate(self.flip_permutation) if i < j)
-
-    @property
-    def bones(self) -> tuple[tuple[int, int], ...]:
-        """(parent, child) pairs, for drawing."""
-        return tuple((p, i) for i, p in enumerate(self.parents) if p >= 0)
-
-
-def _both(*names: str) -> tuple[str, ...]:
-    """Each name for the left and then the right side."""
-    return tuple(f"{side}_{name}" for name in names for side in ("left", "right"))
-
-
-def _side(side: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"{side}_{name}" for name in names)
-
-
-def _set(name: str, joints: tuple[str, ...], parents: dict[str, str]) -> JointSet:
-    """A set whose parents are given by name; unnamed joints are roots."""
-    unknown = {n for pair in parents.items() for n in pair} - set(joints)
-    if unknown:
-        raise ValueError(f"joint set {name}: unknown joints {sorted(unknown)}")
-    index = {joint: i for i, joint in enumerate(joints)}
-    return JointSet(
-        name,
-        joints,
-        tuple(index[parents[j]] if j in parents else -1 for j in joints),
-    )
-
-
-def _chains(*chains: str) -> dict[str, str]:
-    """Parents from chains written root first, for example ``"hip knee ankle"``."""
-    parents: dict[str, str] = {}
-    for chain in chains:
-        words = chain.split()
-        parents.update(zip(words[1:], words[:-1], strict=True))
-    return parents
-
-
 _SMPL = (
-    *("pelvis", *_both("hip"), "spine1", *_both("knee"), "spine2", *_both("ankle")),
-    *("spine3", *_both("foot"), "neck", *_both("collar"), "head"),
-    *_both("shoulder", "elbow", "wrist", "hand"),
+    *("pelvis", *both("hip"), "spine1", *both("knee"), "spine2", *both("ankle")),
+    *("spine3", *both("foot"), "neck", *both("collar"), "head"),
+    *both("shoulder", "elbow", "wrist", "hand"),
 )
-_FACE = _both("eye", "ear")
+_FACE = both("eye", "ear")
 _LEG = ("hip_extra", "knee", "ankle")
 _ARM = ("shoulder", "elbow", "wrist")
 _LIMB_CHAINS = (
@@ -159,10 +60,10 @@ _LIMB_CHAINS = (
 )
 _FACE_CHAINS = ("nose left_eye left_ear", "nose right_eye right_ear")
 _LSP = (
-    *_side("right", "ankle", "knee", "hip_extra"),
-    *_side("left", *_LEG),
-    *_side("right", "wrist", "elbow", "shoulder"),
-    *_side("left", *_ARM),
+    *one_side("right", "ankle", "knee", "hip_extra"),
+    *one_side("left", *_LEG),
+    *one_side("right", "wrist", "elbow", "shoulder"),
+    *one_side("left", *_ARM),
     *("neck_extra", "headtop"),
 )
 _LSP_CHAINS = (
@@ -174,11 +75,11 @@ _LSP_CHAINS = (
 
 def _hand_parents() -> dict[str, str]:
     fingers = ("thumb", "index", "middle", "ring", "pinky")
-    return _chains(*(f"wrist {f}1 {f}2 {f}3 {f}4" for f in fingers))
+    return parents_of(*(f"wrist {f}1 {f}2 {f}3 {f}4" for f in fingers))
 
 
 def _smpl_sets() -> list[JointSet]:
-    leaves = ("head_top", *_both("middle_tip", "big_toe"))
+    leaves = ("head_top", *both("middle_tip", "big_toe"))
     i2l = ("nose", *_FACE)
     kinematic_hand = ("index", "middle", "pinky", "ring", "thumb")
     fingers = ("thumb", "index", "middle", "ring", "pinky")
@@ -189,15 +90,15 @@ def _smpl_sets() -> list[JointSet]:
         JointSet("smpl_29", (*_SMPL, *leaves), (*SMPL_PARENTS, 15, 22, 23, 10, 11)),
         JointSet("i2l_smpl_29", (*_SMPL, *i2l), (*SMPL_PARENTS, 15, 24, 24, 25, 26)),
         JointSet("mano_16", hand_16, MANO_PARENTS),
-        _set("mano_21", hand_21, _hand_parents()),
+        make_set("mano_21", hand_21, _hand_parents()),
     ]
 
 
 def _h36m_sets() -> list[JointSet]:
     trunk = ("spine_extra", "neck_extra", "head_extra", "headtop")
-    left_leg, right_leg = _side("left", *_LEG), _side("right", *_LEG)
-    left_arm, right_arm = _side("left", *_ARM), _side("right", *_ARM)
-    chains = _chains(
+    left_leg, right_leg = one_side("left", *_LEG), one_side("right", *_LEG)
+    left_arm, right_arm = one_side("left", *_ARM), one_side("right", *_ARM)
+    chains = parents_of(
         *_LIMB_CHAINS,
         "pelvis_extra spine_extra neck_extra head_extra headtop",
         *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
@@ -205,8 +106,10 @@ def _h36m_sets() -> list[JointSet]:
     )
     arms = (*left_arm, *right_arm)
     return [
-        _set("h36m_17", ("pelvis_extra", *left_leg, *right_leg, *trunk, *arms), chains),
-        _set(
+        make_set(
+            "h36m_17", ("pelvis_extra", *left_leg, *right_leg, *trunk, *arms), chains
+        ),
+        make_set(
             "h36m_right_first_17",
             ("pelvis_extra", *right_leg, *left_leg, *trunk, *arms),
             chains,
@@ -221,8 +124,8 @@ def _mpi_inf_3dhp_sets() -> list[JointSet]:
         spine = ("spine3_3dhp", "spine4_3dhp", "spine2_3dhp", "spine_extra")
         return (
             *(*spine, pelvis, neck, "head_extra", "headtop"),
-            *(*_side("left", *arm), *_side("right", *arm)),
-            *(*_side("left", *leg), *_side("right", *leg)),
+            *(*one_side("left", *arm), *one_side("right", *arm)),
+            *(*one_side("left", *leg), *one_side("right", *leg)),
         )
 
     def chains(pelvis: str, neck: str) -> dict[str, str]:
@@ -237,14 +140,14 @@ def _mpi_inf_3dhp_sets() -> list[JointSet]:
             f"{pelvis} spine_extra spine2_3dhp spine3_3dhp spine4_3dhp {neck} "
             "head_extra headtop"
         )
-        return _chains(trunk, *side("left"), *side("right"))
+        return parents_of(trunk, *side("left"), *side("right"))
 
     test = (
-        *("headtop", "neck_extra", *_side("right", *_ARM), *_side("left", *_ARM)),
-        *(*_side("right", *_LEG), *_side("left", *_LEG)),
+        *("headtop", "neck_extra", *one_side("right", *_ARM), *one_side("left", *_ARM)),
+        *(*one_side("right", *_LEG), *one_side("left", *_LEG)),
         *("pelvis_extra", "spine_extra", "head_extra"),
     )
-    test_chains = _chains(
+    test_chains = parents_of(
         *_LIMB_CHAINS,
         "pelvis_extra spine_extra neck_extra head_extra headtop",
         *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
@@ -252,20 +155,20 @@ def _mpi_inf_3dhp_sets() -> list[JointSet]:
     )
     extra, smpl = ("pelvis_extra", "neck_extra"), ("pelvis", "neck")
     return [
-        _set("mpi_inf_3dhp_28", names(*extra), chains(*extra)),
-        _set("hybrik_3dhp_28", names(*smpl), chains(*smpl)),
-        _set("mpi_inf_3dhp_test_17", test, test_chains),
+        make_set("mpi_inf_3dhp_28", names(*extra), chains(*extra)),
+        make_set("hybrik_3dhp_28", names(*smpl), chains(*smpl)),
+        make_set("mpi_inf_3dhp_test_17", test, test_chains),
     ]
 
 
 def _muco_set() -> JointSet:
     joints = (
-        *("headtop", "thorax", *_side("right", *_ARM), *_side("left", *_ARM)),
-        *(*_side("right", *_LEG), *_side("left", *_LEG)),
+        *("headtop", "thorax", *one_side("right", *_ARM), *one_side("left", *_ARM)),
+        *(*one_side("right", *_LEG), *one_side("left", *_LEG)),
         *("pelvis_extra", "spine_extra", "head_extra"),
         *("right_hand_3dhp", "left_hand_3dhp", "right_toe_3dhp", "left_toe_3dhp"),
     )
-    chains = _chains(
+    chains = parents_of(
         *_LIMB_CHAINS,
         "pelvis_extra spine_extra thorax head_extra headtop",
         *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
@@ -273,12 +176,12 @@ def _muco_set() -> JointSet:
         *("left_wrist left_hand_3dhp", "right_wrist right_hand_3dhp"),
         *("left_ankle left_toe_3dhp", "right_ankle right_toe_3dhp"),
     )
-    return _set("muco_21", joints, chains)
+    return make_set("muco_21", joints, chains)
 
 
 def _image_sets() -> list[JointSet]:
-    coco = ("nose", *_FACE, *_both("shoulder", "elbow", "wrist", *_LEG))
-    coco_chains = _chains(
+    coco = ("nose", *_FACE, *both("shoulder", "elbow", "wrist", *_LEG))
+    coco_chains = parents_of(
         *(*_LIMB_CHAINS, *_FACE_CHAINS),
         *("nose left_shoulder", "nose right_shoulder"),
         *("left_shoulder left_hip_extra", "right_shoulder right_hip_extra"),
@@ -286,35 +189,37 @@ def _image_sets() -> list[JointSet]:
     mpii = (
         *(*_LSP[:6], "pelvis_extra", "thorax", "neck_extra", "headtop", *_LSP[6:12]),
     )
-    mpii_chains = _chains(
+    mpii_chains = parents_of(
         *_LIMB_CHAINS,
         "pelvis_extra thorax neck_extra headtop",
         *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
         *("thorax left_shoulder", "thorax right_shoulder"),
     )
     pw3d_14 = (
-        *("nose", "thorax", *_side("right", *_ARM), *_side("left", *_ARM)),
-        *(*_side("right", *_LEG), *_side("left", *_LEG)),
+        *("nose", "thorax", *one_side("right", *_ARM), *one_side("left", *_ARM)),
+        *(*one_side("right", *_LEG), *one_side("left", *_LEG)),
     )
-    pw3d_chains = _chains(
+    pw3d_chains = parents_of(
         *_LIMB_CHAINS,
         *("thorax nose", "thorax left_shoulder", "thorax right_shoulder"),
         *("thorax left_hip_extra", "thorax right_hip_extra"),
     )
     faces = ("right_eye", "left_eye", "right_ear", "left_ear")
     return [
-        _set("coco_17", coco, coco_chains),
-        _set("coco_18", (*coco, "pelvis_extra"), coco_chains),
-        _set("mpii_16", mpii, mpii_chains),
-        _set("lsp_14", _LSP, _chains(*_LSP_CHAINS)),
-        _set("pw3d_14", pw3d_14, pw3d_chains),
-        _set("pw3d_18", (*pw3d_14, *faces), pw3d_chains | _chains(*_FACE_CHAINS)),
+        make_set("coco_17", coco, coco_chains),
+        make_set("coco_18", (*coco, "pelvis_extra"), coco_chains),
+        make_set("mpii_16", mpii, mpii_chains),
+        make_set("lsp_14", _LSP, parents_of(*_LSP_CHAINS)),
+        make_set("pw3d_14", pw3d_14, pw3d_chains),
+        make_set(
+            "pw3d_18", (*pw3d_14, *faces), pw3d_chains | parents_of(*_FACE_CHAINS)
+        ),
     ]
 
 
 _OPENPOSE_25 = (
     *("op_nose", "op_neck"),
-    *(f"op_{j}" for j in (*_side("right", *_ARM), *_side("left", *_ARM))),
+    *(f"op_{j}" for j in (*one_side("right", *_ARM), *one_side("left", *_ARM))),
     *("op_pelvis", "op_right_hip", "op_right_knee", "op_right_ankle"),
     *("op_left_hip", "op_left_knee", "op_left_ankle"),
     *("op_right_eye", "op_left_eye", "op_right_ear", "op_left_ear"),
@@ -332,7 +237,7 @@ def _openpose_chains() -> dict[str, str]:
             f"op_nose op_{s}_eye op_{s}_ear",
         )
 
-    return _chains("op_pelvis op_neck op_nose", *side("left"), *side("right"))
+    return parents_of("op_pelvis op_neck op_nose", *side("left"), *side("right"))
 
 
 def _spin_sets() -> list[JointSet]:
@@ -340,15 +245,15 @@ def _spin_sets() -> list[JointSet]:
         *(*_OPENPOSE_25, *_LSP, "pelvis_extra", "thorax", "spine_extra"),
         *("jaw_extra", "head_extra", "nose", *_FACE),
     )
-    chains = _chains(
+    chains = parents_of(
         *(*_LIMB_CHAINS, *_FACE_CHAINS, "pelvis_extra spine_extra thorax neck_extra"),
         *("neck_extra headtop", "neck_extra head_extra", "neck_extra jaw_extra"),
         *("pelvis_extra left_hip_extra", "pelvis_extra right_hip_extra"),
         *("thorax left_shoulder", "thorax right_shoulder", "neck_extra nose"),
     )
     return [
-        _set("openpose_25", _OPENPOSE_25, _openpose_chains()),
-        _set("spin_49", spin, _openpose_chains() | chains),
+        make_set("openpose_25", _OPENPOSE_25, _openpose_chains()),
+        make_set("spin_49", spin, _openpose_chains() | chains),
     ]
 
 
@@ -361,6 +266,8 @@ JOINT_SETS: dict[str, JointSet] = {
         _muco_set(),
         *_image_sets(),
         *_spin_sets(),
+        *joint_sets_images.SETS,
+        *joint_sets_video.SETS,
     )
 }
 """Every joint set by name."""
@@ -438,3 +345,19 @@ def map_joints(
         found.append(next((index[n] for n in names if n in index), -1))
     position = np.asarray(found, np.int64)
     return np.maximum(position, 0), position >= 0
+
+
+__all__ = [
+    "APPROXIMATE",
+    "JOINT_SETS",
+    "MANO_21_FROM_16_AND_TIPS",
+    "MANO_PARENTS",
+    "MANO_TIP_VERTICES",
+    "MANO_TIP_VERTICES_REGRESSOR",
+    "SMPL_PARENTS",
+    "SMPL_VERTEX_JOINTS",
+    "JointSet",
+    "get_joint_set",
+    "map_joints",
+    "mirrored_name",
+]

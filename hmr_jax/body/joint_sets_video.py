@@ -1,0 +1,6 @@
+"""Joint sets of datasets of videos; ``joint_sets`` registers them."""
+
+from hmr_jax.body.joint_set import JointSet
+
+SETS: tuple[JointSet, ...] = ()
+"""The sets of this file."""
