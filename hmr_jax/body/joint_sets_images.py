@@ -1,4 +1,4 @@
-"""Joint sets of datasets of images and of collections of datasets; ``joint_sets`` registers them."""
+"""Joint sets of image datasets and collections; ``joint_sets`` registers them."""
 
 from hmr_jax.body.joint_set import JointSet
 
