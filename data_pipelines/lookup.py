@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from data_pipelines.schema import RecordError
 from hmr_jax.body.joint_sets import map_joints
 
 DEFAULT_TRAITS = {"crop_padding": 1.25, "occlude": 1.0}
-"""Facts about a dataset that transforms may use; its ``traits`` override them."""
+"""Facts about a dataset that every transform receives; its ``traits`` override them."""
 STATE_VERSION = 1
 
 
@@ -25,7 +25,7 @@ class Source:
         split: the records of the split.
         joint_index: int32 [T], the dataset's joint for each joint of the transform.
         joint_present: float32 [T], 1 where the dataset has that joint.
-        traits: ``DEFAULT_TRAITS`` with the dataset's own.
+        traits: those that the transform knows, with the dataset's own values.
     """
 
     directory: records.RecordDirectory
@@ -35,30 +35,35 @@ class Source:
     traits: dict[str, float]
 
 
-def open_source(path: str | os.PathLike, split: str, joint_set: str) -> Source:
+def open_source(
+    path: str | os.PathLike,
+    split: str,
+    joint_set: str,
+    traits: Mapping[str, float] | None = None,
+) -> Source:
     """Open one split for reading.
 
     Args:
         path: directory of records.
         split: its name.
         joint_set: into which joints are mapped by name.
+        traits: the transform's, with their defaults; others of the dataset are not for
+            it. ``DEFAULT_TRAITS`` by default.
 
     Returns:
         The source.
 
     Raises:
-        RecordError: as ``records.open_directory`` and ``RecordDirectory.split``; or a
-            trait that nothing knows.
+        RecordError: as ``records.open_directory`` and ``RecordDirectory.split``.
     """
     directory = records.open_directory(path)
     index, present = map_joints(directory.spec.joint_set, joint_set)
-    traits = {**DEFAULT_TRAITS, **directory.manifest["traits"]}
-    unknown = sorted(set(traits) - set(DEFAULT_TRAITS))
-    if unknown:
-        raise RecordError(f"{directory.path}: unknown traits {unknown}")
+    own = directory.manifest["traits"]
+    known = DEFAULT_TRAITS if traits is None else traits
+    values = {name: own.get(name, default) for name, default in known.items()}
     index = np.where(present, index, 0).astype(np.int32)
     return Source(
-        directory, directory.split(split), index, present.astype(np.float32), traits
+        directory, directory.split(split), index, present.astype(np.float32), values
     )
 
 

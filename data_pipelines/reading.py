@@ -29,6 +29,10 @@ class Transform(Protocol):
         joint_set: in which ``labels`` receives joints.
         fields: of the schema that ``labels`` receives, with ``image`` among them.
         num_uniforms: random numbers per record.
+        extras: optional; ``FieldSpec`` of fields beside the schema's that the transform
+            reads even where no dataset has them.
+        traits: optional; defaults of further facts about datasets that ``labels``
+            receives beside ``lookup.DEFAULT_TRAITS``.
     """
 
     joint_set: str
@@ -66,6 +70,10 @@ class RecordIterator(Iterator[Batch]):
         self._transform = transform
         self._lookup = record_lookup
         self._num_threads = num_threads
+        self._extras = schema.merged_extras(
+            [source.directory.spec for source in sources],
+            getattr(transform, "extras", ()),
+        )
         self.batch_size = batch_size
         self.steps_per_epoch = record_lookup.steps_per_epoch
         self.num_records = sum(len(s.split) for s in self._sources)
@@ -210,15 +218,15 @@ class RecordIterator(Iterator[Batch]):
     def _labels(self, plan: dict, serialized) -> tuple[dict, dict]:
         fields = self._transform.fields
         spec = self._sources[0].directory.spec
-        parsed = schema.parse_batch(serialized, fields, spec)
+        parsed = schema.parse_batch(serialized, fields, spec, self._extras)
         index = tf.constant(np.stack([s.joint_index for s in self._sources]))
         present = tf.constant(np.stack([s.joint_present for s in self._sources]))
         index, present = (tf.gather(t, plan["source"]) for t in (index, present))
         for name in fields:
-            if "joints" in schema.FIELD_BY_NAME[name].shape:
-                joints = _mapped_joints(parsed[name], index, present)
-                parsed[name] = joints
-        for name in lookup.DEFAULT_TRAITS:
+            field = schema.FIELD_BY_NAME.get(name)
+            if field is not None and "joints" in field.shape:
+                parsed[name] = _mapped_joints(parsed[name], index, present)
+        for name in self._sources[0].traits:
             values = tf.constant([float(s.traits[name]) for s in self._sources])
             parsed[name] = tf.gather(values, plan["source"])
         labels, pixels = self._transform.labels(parsed, plan["uniforms"])
@@ -311,7 +319,10 @@ def make_dataset(
     _hide_accelerators()
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    opened = [lookup.open_source(path, split, transform.joint_set) for path in sources]
+    traits = {**lookup.DEFAULT_TRAITS, **getattr(transform, "traits", {})}
+    opened = [
+        lookup.open_source(path, split, transform.joint_set, traits) for path in sources
+    ]
     record_order = order.Order(
         tuple(len(s.split) for s in opened),
         seed,

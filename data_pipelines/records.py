@@ -157,7 +157,7 @@ def open_directory(path: str | os.PathLike) -> RecordDirectory:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         version = manifest["schema_version"]
-        spec = schema.RecordSpec(**manifest["spec"])
+        spec = schema.RecordSpec.from_json(manifest["spec"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RecordError(
             f"{path / MANIFEST}: not a manifest of records: {error!r}"

@@ -6,12 +6,14 @@ joints of its own joint set, whose name stands in the dataset's metadata.
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-SCHEMA_VERSION = "1.0.0"
+from data_pipelines.fields import FIELDS, FieldSpec
+
+SCHEMA_VERSION = "1.1.0"
 """Changes when a field's name, type, shape or meaning changes."""
 
 Record = dict[str, Any]
@@ -22,150 +24,21 @@ class RecordError(ValueError):
     """A record that breaks the schema, or a file of records that cannot be read."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FieldSpec:
-    """One field of the record.
-
-    Attributes:
-        name: key in the record.
-        dtype: ``bytes``, ``str``, ``int64`` or ``float32``.
-        shape: sizes; the names ``joints``, ``pose_joints``, ``twists`` and ``betas``
-            stand for the dataset's own numbers (``RecordSpec``).
-        unit: metres, pixels, radians or nothing.
-        frame: coordinate frame, where there is one.
-        doc: meaning.
-        flag: the ``has_*`` field that says whether the field is given; a field with a
-            flag may be left out and is then stored as zeros.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...] = ()
-    unit: str = ""
-    frame: str = ""
-    doc: str = ""
-    flag: str | None = None
-
-
-def _flag(name: str, doc: str) -> FieldSpec:
-    return FieldSpec(name, "int64", (), doc=f"1 where the record has {doc}, else 0")
-
-
-FIELDS = (
-    FieldSpec("image", "bytes", doc="JPEG or PNG file, RGB"),
-    FieldSpec("image_height", "int64", unit="px", doc="height of the image"),
-    FieldSpec("image_width", "int64", unit="px", doc="width of the image"),
-    FieldSpec("sample_id", "str", doc="name of the record, unique in its dataset"),
-    FieldSpec("sequence_id", "str", doc="video or capture the frame belongs to"),
-    FieldSpec("frame_id", "int64", doc="frame number in the sequence"),
-    FieldSpec("person_id", "int64", doc="person number in the frame"),
-    FieldSpec(
-        "bbox_xywh_px",
-        "float32",
-        (4,),
-        "px",
-        "image",
-        "box of the person: left, top, width, height; the centre of the first pixel "
-        "is (0, 0)",
-    ),
-    FieldSpec(
-        "keypoints_px",
-        "float32",
-        ("joints", 3),
-        "px",
-        "image",
-        "x, y, visibility (0 unknown, else visible or labelled)",
-        "has_keypoints",
-    ),
-    FieldSpec(
-        "joints_cam_m",
-        "float32",
-        ("joints", 4),
-        "m",
-        "camera",
-        "x right, y down, z forward, validity (0 or 1)",
-        "has_joints_3d",
-    ),
-    FieldSpec(
-        "joints_h36m_cam_m",
-        "float32",
-        (17, 4),
-        "m",
-        "camera",
-        "the Human3.6M set of 17 joints and validity; all zero where unknown",
-        "has_joints_3d",
-    ),
-    FieldSpec(
-        "intrinsics",
-        "float32",
-        (3, 3),
-        "px",
-        "camera to image",
-        "pinhole matrix, last row 0 0 1",
-        "has_camera",
-    ),
-    FieldSpec(
-        "extrinsics",
-        "float32",
-        (4, 4),
-        "m",
-        "world to camera",
-        "rigid transform; identity where the camera is the world",
-        "has_camera",
-    ),
-    FieldSpec(
-        "pose_aa",
-        "float32",
-        ("pose_joints", 3),
-        "rad",
-        "parent joint; the root's in the camera frame",
-        "axis-angle rotations of the body model",
-        "has_smpl",
-    ),
-    FieldSpec(
-        "betas", "float32", ("betas",), doc="shape coefficients", flag="has_smpl"
-    ),
-    FieldSpec(
-        "translation_m",
-        "float32",
-        (3,),
-        "m",
-        "camera",
-        "added to the body model's vertices",
-        "has_smpl",
-    ),
-    FieldSpec("gender", "str", doc="neutral, male or female"),
-    FieldSpec(
-        "twist_cos_sin",
-        "float32",
-        ("twists", 2),
-        doc="cosine and sine of each bone's twist, joints 1, 2, ...",
-        flag="has_twist",
-    ),
-    FieldSpec(
-        "twist_weight",
-        "float32",
-        ("twists",),
-        doc="1 where the twist is known",
-        flag="has_twist",
-    ),
-    FieldSpec(
-        "mask", "bytes", doc="PNG of the person's pixels, one channel", flag="has_mask"
-    ),
-    _flag("has_smpl", "pose, shape and translation of the body model"),
-    _flag("has_keypoints", "2D keypoints"),
-    _flag("has_joints_3d", "3D joints"),
-    _flag("has_camera", "camera intrinsics"),
-    _flag("has_twist", "twist labels"),
-    _flag("has_mask", "a mask"),
-)
 FIELD_BY_NAME = {field.name: field for field in FIELDS}
-_DEFAULTS = {"sequence_id": "", "frame_id": 0, "person_id": 0, "gender": "neutral"}
+_DEFAULTS = {
+    "sequence_id": "",
+    "frame_id": 0,
+    "person_id": 0,
+    "gender": "neutral",
+    "has_root": 1,
+}
+_MAY_BE_UNKNOWN = ("joints_h36m_cam_m", "extrinsics")
+_KINDS = ("bytes", "str", "int64", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordSpec:
-    """Numbers in which datasets differ.
+    """Numbers and further fields in which datasets differ.
 
     Attributes:
         joint_set: name of the joint set of keypoints and 3D joints, as in
@@ -173,12 +46,48 @@ class RecordSpec:
         num_joints: joints in that set.
         num_pose_joints: rotations of the body model (24 SMPL, 16 MANO).
         num_betas: shape coefficients.
+        extras: fields of this dataset alone, of fixed shape; a record may leave them
+            out, and they are then zeros (or empty).
     """
 
     joint_set: str = "smpl_24"
     num_joints: int = 24
     num_pose_joints: int = 24
     num_betas: int = 10
+    extras: tuple[FieldSpec, ...] = ()
+
+    def __post_init__(self):
+        names = set(FIELD_BY_NAME)
+        for extra in self.extras:
+            fixed = all(isinstance(n, int) and n > 0 for n in extra.shape)
+            scalar = not extra.shape or extra.dtype in ("int64", "float32")
+            if extra.name in names or not (fixed and scalar and extra.dtype in _KINDS):
+                raise RecordError(
+                    f"extra field {extra.name}: expected a new name, a dtype of "
+                    f"{', '.join(_KINDS)} and fixed sizes, found {extra}"
+                )
+            names.add(extra.name)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "RecordSpec":
+        """The spec of which ``dataclasses.asdict`` made JSON.
+
+        Args:
+            value: from a manifest; ``extras`` may be missing.
+
+        Raises:
+            TypeError: other keys.
+        """
+        extras = tuple(
+            FieldSpec(**{**extra, "shape": tuple(extra["shape"])})
+            for extra in value.get("extras", ())
+        )
+        return cls(**{**value, "extras": extras})
+
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """Every field of a record of this dataset."""
+        return FIELDS + self.extras
 
     def shape(self, field: FieldSpec) -> tuple[int, ...]:
         """Sizes of a field in this dataset."""
@@ -191,9 +100,36 @@ class RecordSpec:
         return tuple(numbers[n] if isinstance(n, str) else n for n in field.shape)
 
 
+def merged_extras(
+    specs: Sequence[RecordSpec], declared: Sequence[FieldSpec] = ()
+) -> dict[str, FieldSpec]:
+    """The extras of several datasets that are read together.
+
+    Args:
+        specs: of the datasets.
+        declared: extras that a transform reads even where no dataset has them.
+
+    Returns:
+        Name -> field.
+
+    Raises:
+        RecordError: one name with two types or shapes, naming both.
+    """
+    found: dict[str, FieldSpec] = {}
+    for extra in (*declared, *(extra for spec in specs for extra in spec.extras)):
+        known = found.setdefault(extra.name, extra)
+        if (known.dtype, known.shape) != (extra.dtype, extra.shape):
+            raise RecordError(
+                f"field {extra.name}: expected {known.dtype} {list(known.shape)} as in "
+                f"the first dataset that has it, found {extra.dtype} "
+                f"{list(extra.shape)}"
+            )
+    return found
+
+
 def _default(field: FieldSpec, spec: RecordSpec) -> Any:
-    if field.dtype == "bytes":
-        return b""
+    if field.dtype in ("bytes", "str"):
+        return b"" if field.dtype == "bytes" else ""
     if field.name in ("intrinsics", "extrinsics"):
         return np.eye(*spec.shape(field), dtype=np.float32)
     return np.zeros(spec.shape(field), field.dtype)
@@ -266,20 +202,20 @@ def validate(record: Mapping[str, Any], spec: RecordSpec, where: str = "") -> Re
     """
     where = f"{where}: " if where else ""
     where += f"record {record.get('sample_id', '<no sample_id>')!r}"
-    unknown = sorted(set(record) - set(FIELD_BY_NAME))
+    unknown = sorted(set(record) - {field.name for field in spec.fields})
     if unknown:
         raise RecordError(f"{where}: unknown fields {unknown}")
     result = {}
-    for field in FIELDS:
+    for field in spec.fields:
         value = record.get(field.name)
         given = field.flag is None or bool(record.get(field.flag, 0))
-        if value is None and field.name.startswith("has_"):
-            raise RecordError(f"{where}: field {field.name}: expected 0 or 1, missing")
         if value is None and field.name in _DEFAULTS:
             value = _DEFAULTS[field.name]
-        if value is None and (not given or field.name == "joints_h36m_cam_m"):
-            value = _default(field, spec)
-        if value is None and field.name == "extrinsics":
+        if value is None and field in FIELDS and field.name.startswith("has_"):
+            raise RecordError(f"{where}: field {field.name}: expected 0 or 1, missing")
+        if value is None and (
+            not given or field in spec.extras or field.name in _MAY_BE_UNKNOWN
+        ):
             value = _default(field, spec)
         if value is None:
             reason = "" if field.flag is None else f" ({field.flag} is 1)"
@@ -329,21 +265,27 @@ def tfds_features(spec: RecordSpec):
         dtype = np.dtype(field.dtype).type
         return tfds.features.Tensor(shape=spec.shape(field), dtype=dtype, doc=doc)
 
-    return tfds.features.FeaturesDict({f.name: feature(f) for f in FIELDS})
+    return tfds.features.FeaturesDict({f.name: feature(f) for f in spec.fields})
 
 
-def encode(record: Record) -> bytes:
-    """One validated record as a serialised ``tf.train.Example``."""
+def encode(record: Record, extras: Sequence[FieldSpec] = ()) -> bytes:
+    """One validated record as a serialised ``tf.train.Example``.
+
+    Args:
+        record: from ``validate``.
+        extras: of its dataset's ``RecordSpec``.
+    """
     import tensorflow as tf
 
     features = {}
-    for field in FIELDS:
+    for field in (*FIELDS, *extras):
         value = record[field.name]
         if field.dtype in ("bytes", "str"):
             data = value if isinstance(value, bytes) else value.encode()
             content = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
         elif field.dtype == "int64":
-            content = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+            flat = np.ravel(value)
+            content = tf.train.Feature(int64_list=tf.train.Int64List(value=flat))
         else:
             flat = np.ravel(value)
             content = tf.train.Feature(float_list=tf.train.FloatList(value=flat))
@@ -358,7 +300,7 @@ def decode(serialized: bytes, spec: RecordSpec) -> Record:
 
     features = tf.train.Example.FromString(serialized).features.feature
     record: Record = {}
-    for field in FIELDS:
+    for field in spec.fields:
         if field.name not in features:
             raise RecordError(f"serialised record: field {field.name}: missing")
         content = features[field.name]
@@ -366,36 +308,54 @@ def decode(serialized: bytes, spec: RecordSpec) -> Record:
             flat = np.array(content.float_list.value, np.float32)
             record[field.name] = flat.reshape(spec.shape(field))
         elif field.dtype == "int64":
-            record[field.name] = np.int64(content.int64_list.value[0])
+            whole = np.array(content.int64_list.value, np.int64)
+            record[field.name] = whole.reshape(spec.shape(field))[()]
         else:
             data = content.bytes_list.value[0]
             record[field.name] = data if field.dtype == "bytes" else data.decode()
     return record
 
 
-def parse_batch(serialized, names: tuple[str, ...], spec: RecordSpec) -> dict:
+def parse_batch(
+    serialized,
+    names: Sequence[str],
+    spec: RecordSpec,
+    extras: Mapping[str, FieldSpec] | None = None,
+) -> dict:
     """Chosen fields of a batch of serialised records, in a TensorFlow graph.
 
     Args:
         serialized: string tensor [B].
         names: fields to parse; the rest is skipped.
         spec: numbers of the body model; the number of joints may vary in the batch.
+        extras: fields beside the schema's, by name (``merged_extras``); by default
+            those of ``spec``. Records without one have zeros (or nothing) there.
 
     Returns:
         Field name -> tensor [B, ...]; fields over joints are padded with zeros to the
         largest number of joints in the batch.
+
+    Raises:
+        RecordError: a name that neither the schema nor ``extras`` has.
     """
     import tensorflow as tf
 
     kinds = {"float32": tf.float32, "int64": tf.int64}
-    features = {}
+    extras = merged_extras([spec]) if extras is None else extras
+    features: dict[str, Any] = {}
     for name in names:
-        field = FIELD_BY_NAME[name]
+        field = FIELD_BY_NAME.get(name) or extras.get(name)
+        if field is None:
+            raise RecordError(
+                f"field {name}: expected one of the schema or an extra of a dataset "
+                f"({', '.join(extras) or 'there is none'})"
+            )
         kind = kinds.get(field.dtype, tf.string)
         if "joints" in field.shape:
             features[name] = tf.io.FixedLenSequenceFeature(
                 field.shape[1:], kind, allow_missing=True
             )
-        else:
-            features[name] = tf.io.FixedLenFeature(spec.shape(field), kind)
+            continue
+        absent = _default(field, spec) if name in extras else None
+        features[name] = tf.io.FixedLenFeature(spec.shape(field), kind, absent)
     return tf.io.parse_example(serialized, features)

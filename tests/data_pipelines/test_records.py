@@ -82,7 +82,7 @@ def test_other_schema_version_and_fingerprint(copy):
         records.open_directory(copy)
     changed = manifest | {"schema_version": "0.9.0"}
     (copy / records.MANIFEST).write_text(json.dumps(changed))
-    with pytest.raises(schema.RecordError, match="schema version 1.0.0, found 0.9.0"):
+    with pytest.raises(schema.RecordError, match="schema version 1.1.0, found 0.9.0"):
         records.open_directory(copy)
     (copy / records.MANIFEST).write_text("{")
     with pytest.raises(schema.RecordError, match="not a manifest"):

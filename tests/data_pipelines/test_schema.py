@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,65 @@ def test_image_size_must_agree():
     image = encode_image(np.zeros((SIZE, SIZE + 1, 3), np.uint8))
     with pytest.raises(schema.RecordError, match="expected 64 x 64.*found 65 x 64"):
         schema.validate(make_record(1) | {"image": image}, SPEC)
+
+
+EXTRAS = (
+    schema.FieldSpec("world_pose_aa", "float32", (2, 3), "rad", "world", "test"),
+    schema.FieldSpec("activity", "int64", (2,), doc="test"),
+    schema.FieldSpec("note", "str", doc="test"),
+    schema.FieldSpec("blob", "bytes", doc="test"),
+)
+WIDE = schema.RecordSpec(extras=EXTRAS)
+
+
+def test_extras_are_stored_like_other_fields():
+    import json
+
+    given = {"world_pose_aa": np.arange(6.0).reshape(2, 3), "activity": [4, 5]}
+    record = schema.validate(make_record(1) | given, WIDE)
+    found = schema.decode(schema.encode(record, EXTRAS), WIDE)
+    np.testing.assert_array_equal(found["world_pose_aa"], given["world_pose_aa"])
+    np.testing.assert_array_equal(found["activity"], [4, 5])
+    assert (found["note"], found["blob"]) == ("", b"")
+    assert found.keys() == set(schema.FIELD_BY_NAME) | {e.name for e in EXTRAS}
+    again = json.loads(json.dumps(dataclasses.asdict(WIDE)))
+    assert schema.RecordSpec.from_json(again) == WIDE
+    assert set(schema.tfds_features(WIDE)) == set(found)
+
+
+def test_extras_are_zero_where_a_dataset_lacks_them():
+    import tensorflow as tf
+
+    given = {"world_pose_aa": np.ones((2, 3)), "note": "seen"}
+    wide = schema.encode(schema.validate(make_record(0) | given, WIDE), EXTRAS)
+    plain = schema.encode(schema.validate(make_record(1), SPEC))
+    names = ("world_pose_aa", "activity", "note", "frame_id")
+    batch = tf.constant([wide, plain])
+    found = schema.parse_batch(batch, names, SPEC, schema.merged_extras([SPEC, WIDE]))
+    np.testing.assert_array_equal(found["world_pose_aa"][:, 0, 0], [1, 0])
+    np.testing.assert_array_equal(found["activity"], np.zeros((2, 2)))
+    assert found["note"].numpy().tolist() == [b"seen", b""]
+    with pytest.raises(schema.RecordError, match="field world_pose_aa: expected one of"):
+        schema.parse_batch(batch, names, SPEC)
+
+
+def test_wrong_extras_are_refused():
+    with pytest.raises(schema.RecordError, match="extra field betas"):
+        schema.RecordSpec(extras=(schema.FieldSpec("betas", "float32"),))
+    with pytest.raises(schema.RecordError, match="extra field x: .*fixed sizes"):
+        schema.RecordSpec(extras=(schema.FieldSpec("x", "float32", ("joints",)),))
+    other = schema.RecordSpec(extras=(schema.FieldSpec("activity", "int64", (3,)),))
+    with pytest.raises(schema.RecordError, match=r"activity: .*\[2\].*\[3\]"):
+        schema.merged_extras([WIDE, other])
+    with pytest.raises(schema.RecordError, match="field activity: expected shape"):
+        schema.validate(make_record(1) | {"activity": 3}, WIDE)
+
+
+def test_records_without_an_absolute_root_say_so():
+    assert schema.validate(make_record(0), SPEC)["has_root"] == 1
+    assert schema.validate(make_record(0) | {"has_root": 0}, SPEC)["has_root"] == 0
+    with pytest.raises(schema.RecordError, match="field has_root: expected 0 or 1"):
+        schema.validate(make_record(0) | {"has_root": 2}, SPEC)
 
 
 def test_unknown_fields_are_refused():
