@@ -20,7 +20,7 @@ import numpy as np
 Global = tuple[str, str]
 ReadableFile = Any  # anything with read and readline that give bytes
 
-_DTYPE_CODE = re.compile(r"(?:b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d+|\?)\Z")
+_DTYPE_CODE = re.compile(r"(?:b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d+|\?|O[48]?)\Z")
 
 
 class StandIn:
@@ -70,6 +70,8 @@ class _Dtype(StandIn):
         code = self.arguments[0] if self.arguments else None
         if not isinstance(code, str) or not _DTYPE_CODE.match(code):
             raise ValueError(f"arrays of dtype {code!r} are not read")
+        if code.startswith("O"):
+            return np.dtype(object)
         order = self.state[1] if isinstance(self.state, tuple) else "<"
         return np.dtype(code).newbyteorder(order if order in ("<", ">") else "=")
 
@@ -92,6 +94,24 @@ def _from_bytes(
     return array.astype(dtype.newbyteorder("="), order="C")
 
 
+def _from_items(items: Any, shape: Any) -> np.ndarray:
+    """An array of objects, whose list is in C order for Fortran's arrays too."""
+    shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    if not isinstance(items, list):
+        raise ValueError(f"expected a list of objects, got {type(items).__name__}")
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"expected an array shape, got {shape!r}")
+    if math.prod(shape) != len(items):
+        raise ValueError(
+            f"array of shape {shape}: expected {math.prod(shape)} objects, "
+            f"got {len(items)}"
+        )
+    array = np.empty(len(items), object)
+    for i, item in enumerate(items):  # one by one: items may be arrays themselves
+        array[i] = item
+    return array.reshape(shape)
+
+
 class _Array(StandIn):
     """State: (version, shape, dtype, is_fortran, bytes); the version may be absent."""
 
@@ -103,6 +123,8 @@ class _Array(StandIn):
         dtype = resolve(dtype)
         if not isinstance(dtype, np.dtype):
             raise ValueError("an array without its dtype")
+        if dtype.hasobject:
+            return _from_items(resolve(raw), shape)
         return _from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
@@ -113,13 +135,19 @@ class _Buffer(StandIn):
         raw, dtype, shape, order = self.arguments
         if order not in ("C", "F"):
             raise ValueError(f"expected array order 'C' or 'F', got {order!r}")
-        return _from_bytes(raw, resolve(dtype), shape, order)
+        dtype = resolve(dtype)
+        if not isinstance(dtype, np.dtype) or dtype.hasobject:
+            raise ValueError("a buffer without its dtype")
+        return _from_bytes(raw, dtype, shape, order)
 
 
 class _Scalar(StandIn):
     def resolve(self, resolve):
         dtype, raw = self.arguments
-        return _from_bytes(raw, resolve(dtype), (), "C")[()]
+        dtype = resolve(dtype)
+        if not isinstance(dtype, np.dtype) or dtype.hasobject:
+            raise ValueError("a scalar without its dtype")
+        return _from_bytes(raw, dtype, (), "C")[()]
 
 
 class _Chumpy(StandIn):

@@ -120,7 +120,7 @@ def test_hand_written_attacks(data, tmp_path, monkeypatch):
         b"cnumpy\nndarray\n.",
         b"cnumpy.core.multiarray\n_reconstruct\n.",
         b"ccopy_reg\n_reconstructor\n(cnumpy.core.multiarray\nscalar\nNNtR.",
-        b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR.",
+        b"cnumpy\ndtype\n(S'M8'\nI0\nI1\ntR.",
         b"cnumpy\ndtype\n(S'f8,f8'\ntR.",
         # arrays whose contents do not fit
         b"c__builtin__\nbytearray\n(I99999999999\ntR.",
@@ -159,10 +159,29 @@ def test_array_headers_are_checked():
         ((3,), "f4", bytes(8)),
         ((-2,), "f4", bytes(8)),
         (("2",), "f4", bytes(8)),
-        ((2,), "O", [1, 2]),
+        ((3,), "O", [1, 2]),
+        ((2,), "O", b"ab"),
+        ((-2,), "O", [1, 2]),
     ]:
         with pytest.raises(ValueError, match="pickle: not a readable"):
             load(array_pickle(shape, dtype, raw))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_of_objects(protocol):
+    items = np.empty((2, 3), object)
+    for i in range(6):
+        items.flat[i] = [np.full((i, 2), i), "name", None, [1, i]][i % 4]
+    for array in (items, np.asfortranarray(items), items[:0]):
+        read = load(pickle.dumps(array, protocol))
+        assert read.dtype == object and read.shape == array.shape
+        for found, expected in zip(read.flat, array.flat, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_arrays_of_objects_run_nothing():
+    with pytest.raises(ValueError, match=r"eval.*nothing was executed"):
+        load(array_pickle((1,), "O", [eval]))
 
 
 def test_sparse_indices_are_checked():
