@@ -51,24 +51,53 @@ def crop_affine(centre, side, rotation_rad, size_px):
     """Image pixel to crop pixel.
 
     Args:
-        centre: [..., 2] px, of the square in the image.
-        side: [...] px.
-        rotation_rad: [...]; by which the square is turned in the image, so that the
+        centre: [..., 2] px, of the rectangle in the image.
+        side: [...] px, or [..., 2] its width and height, which are stretched to the
+            crop's.
+        rotation_rad: [...]; by which the rectangle is turned in the image, so that the
             content turns the other way.
-        size_px: side of the crop.
+        size_px: side of the crop, or its width and height.
 
     Returns:
         [..., 2, 3]: p -> size/side R(-rotation) (p - centre) + size/2.
 
-    Source: specs/ikol.md, section 14.1.
+    Source: specs/ikol.md, section 14.1; specs/i2l_meshnet.md, section 10.3;
+        specs/int_hmr.md, section 13; specs/pose_hg.md, section 6.
     """
-    scale = size_px / side
-    cos, sin = scale * tf.cos(rotation_rad), scale * tf.sin(rotation_rad)
+    width, height = size_px if isinstance(size_px, tuple) else (size_px, size_px)
+    if len(side.shape) == len(centre.shape):
+        scale_x, scale_y = width / side[..., 0], height / side[..., 1]
+    else:
+        scale_x, scale_y = width / side, height / side
+    cos, sin = tf.cos(rotation_rad), tf.sin(rotation_rad)
     x, y = centre[..., 0], centre[..., 1]
-    half = size_px / 2
-    first = tf.stack([cos, sin, half - cos * x - sin * y], axis=-1)
-    second = tf.stack([-sin, cos, half + sin * x - cos * y], axis=-1)
-    return tf.stack([first, second], axis=-2)
+    first = [scale_x * cos, scale_x * sin, width / 2 - scale_x * (cos * x + sin * y)]
+    second = [-scale_y * sin, scale_y * cos, height / 2 + scale_y * (sin * x - cos * y)]
+    rows = [tf.stack(first, axis=-1), tf.stack(second, axis=-1)]
+    return tf.stack(rows, axis=-2)
+
+
+def compose_affine(outer, inner):
+    """The affine map [..., 2, 3] that applies ``inner`` first and then ``outer``."""
+    linear = tf.linalg.matmul(outer[..., :2], inner[..., :2])
+    shift = tf.linalg.matvec(outer[..., :2], inner[..., 2]) + outer[..., 2]
+    return tf.concat([linear, shift[..., None]], axis=-1)
+
+
+def mirror_affine(flip, width):
+    """Pixel of an image to pixel of its mirror image, where it is mirrored.
+
+    Args:
+        flip: bool [...].
+        width: [...] px.
+
+    Returns:
+        [..., 2, 3]: x -> width - 1 - x where ``flip``, else the identity.
+    """
+    zero, one = tf.zeros_like(width), tf.ones_like(width)
+    sign = tf.where(flip, -one, one)
+    first = tf.stack([sign, zero, tf.where(flip, width - 1, zero)], axis=-1)
+    return tf.stack([first, tf.stack([zero, one, zero], axis=-1)], axis=-2)
 
 
 def invert_affine(affine):
@@ -273,3 +302,62 @@ def rotate_about_z(quaternion, angle_rad):
     w, x, y, z = tf.unstack(quaternion, axis=-1)
     c, s = tf.cos(angle_rad / 2), tf.sin(angle_rad / 2)
     return tf.stack([c * w - s * z, c * x - s * y, c * y + s * x, c * z + s * w], -1)
+
+
+def rotate_points_about_z(points, angle_rad):
+    """R_z(angle) times 3D points.
+
+    Args:
+        points: [..., N, C], x, y first; further columns move along.
+        angle_rad: [...].
+
+    Returns:
+        [..., N, C].
+    """
+    cos, sin = tf.cos(angle_rad)[..., None], tf.sin(angle_rad)[..., None]
+    x, y = points[..., 0], points[..., 1]
+    turned = tf.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
+    return tf.concat([turned, points[..., 2:]], axis=-1)
+
+
+def rotate_root_about_z(pose, angle_rad):
+    """Rotations of a body that is turned as a whole by R_z(angle).
+
+    Args:
+        pose: [..., J, 3] rad, axis-angle, the root first.
+        angle_rad: [...].
+
+    Returns:
+        [..., J, 3] rad; the root's vector has at most the length pi.
+    """
+    root = rotate_about_z(axis_angle_to_quaternion(pose[..., 0, :]), angle_rad)
+    root = quaternion_to_axis_angle(root)
+    return tf.concat([root[..., None, :], pose[..., 1:, :]], axis=-2)
+
+
+def similarity_scale(source, target, weight):
+    """Scale of the rotation, scale and shift that best map 2D points to others.
+
+    Args:
+        source: [..., N, 2].
+        target: [..., N, 2].
+        weight: [..., N]; 0 leaves a point out.
+
+    Returns:
+        [...]; reflections are not allowed. 0 where the source's points coincide.
+
+    Source: specs/pose_hg.md, section 8.0.
+    """
+    share = tf.math.divide_no_nan(weight, tf.reduce_sum(weight, -1, keepdims=True))
+    share = share[..., None]
+
+    def centred(points):
+        return points - tf.reduce_sum(points * share, axis=-2, keepdims=True)
+
+    x, y = centred(target), centred(source)
+    a = tf.linalg.matmul(x * share, y, transpose_a=True)
+    # Of a 2 x 2 matrix the sum of the singular values, the smaller one negative where
+    # the determinant is: the square is |A|^2 + 2 det A.
+    total = tf.reduce_sum(a**2, axis=(-2, -1)) + 2 * tf.linalg.det(a)
+    spread = tf.reduce_sum(share * y**2, axis=(-2, -1))
+    return tf.math.divide_no_nan(tf.sqrt(tf.maximum(total, 0)), spread)

@@ -9,7 +9,7 @@ Source: specs/ikol.md, sections 3, 12 and 14.
 
 import tensorflow as tf
 
-from data_pipelines.transforms import geometry, image
+from data_pipelines.transforms import geometry, image, moving
 from data_pipelines.transforms import ikol_crop as crops
 from data_pipelines.transforms.ikol_options import IkolOptions, ikol_options
 from hmr_jax.body.joint_sets import JOINT_SETS
@@ -34,10 +34,21 @@ class IkolTransform:
         *("twist_cos_sin", "twist_weight", "has_smpl", "has_keypoints"),
         *("has_joints_3d", "has_camera", "has_twist"),
     )
-    num_uniforms = crops.NUM_UNIFORMS
+    num_uniforms = crops.SLOTS.num_uniforms
+    num_clip_uniforms = crops.SLOTS.num_clip_uniforms
 
     def __init__(self, options: IkolOptions):
         self.options = options
+        size = options.image_size_px
+        self._sample = image.Sampler((size, size), self._finish)
+
+    def _finish(self, pixels, plan: dict):
+        """Colour and normalisation of a crop [S, S, 3]."""
+        if self.options.colour > 0:
+            pixels *= plan["gain"]
+            if self.options.colour_clip:
+                pixels = tf.clip_by_value(pixels, 0.0, 255.0)
+        return image.normalize(pixels, self.options.normalization)
 
     def labels(self, records: dict, uniforms) -> tuple[dict, dict]:
         """Labels and the plan of the pixels of a batch.
@@ -51,7 +62,7 @@ class IkolTransform:
             The batch without its image, and the plan for ``image``.
         """
         r = _floats(records)
-        draws = crops.split_uniforms(uniforms)
+        draws = crops.SLOTS.split(uniforms)
         crop = crops.square(r, draws, self.options)
         labels = _labels(r, crop, self.options)
         return labels, crops.pixel_plan(r, records["image"], crop, draws, self.options)
@@ -68,13 +79,7 @@ class IkolTransform:
         pixels = image.decode_window(plan["image"], plan["window"], plan["halvings"])
         if self.options.occlusion > 0:
             pixels = image.paint_noise(pixels, plan["rectangle"], plan["noise_seed"])
-        pixels = image.warp(pixels, plan["warp"], self.options.image_size_px)
-        return image.colour_and_normalize(
-            pixels,
-            plan["gain"] if self.options.colour > 0 else None,
-            self.options.colour_clip,
-            self.options.normalization,
-        )
+        return self._sample(pixels, {"warp": plan["warp"], "gain": plan["gain"]})
 
 
 def _floats(records: dict) -> dict:
@@ -112,14 +117,9 @@ def _camera(r: dict, crop: dict) -> tuple:
     return intrinsics, root
 
 
-def _flipped(flip, mirrored, straight):
-    shape = tf.concat([tf.shape(flip), tf.ones(len(straight.shape) - 1, tf.int32)], 0)
-    return tf.where(tf.reshape(flip, shape), mirrored, straight)
-
-
 def _uvd(r: dict, crop: dict, root, intrinsics, options: IkolOptions) -> tuple:
     """Crop coordinates and relative depth of the joints, and their weights."""
-    flip, width = crop["flip"], r["image_width"]
+    placement = crop["placement"]
     points, valid = r["joints_cam_m"][..., :3], r["joints_cam_m"][..., 3]
     valid *= r["has_joints_3d"][..., None]
     in_front = tf.cast(points[..., 2] > 0.01, tf.float32)
@@ -133,14 +133,13 @@ def _uvd(r: dict, crop: dict, root, intrinsics, options: IkolOptions) -> tuple:
     )
     weight_uv = tf.maximum(projects, seen)
     depth = (points[..., 2] - root[..., None, 2]) / options.depth_range_m * valid
-    mirrored = geometry.flip_points_px(pixels, weight_uv, width, SMPL_FLIP)
-    pixels = _flipped(flip, mirrored, pixels)
+    pixels *= tf.cast(weight_uv > 0, pixels.dtype)[..., None]
 
     def swap(values):
-        return _flipped(flip, tf.gather(values, SMPL_FLIP, axis=-1), values)
+        return moving.swap_sides(values, placement, SMPL_FLIP)
 
     weight_uv, valid, depth = swap(weight_uv), swap(valid), swap(depth)
-    uv = geometry.apply_affine(crops.image_to_crop(crop, options), pixels)
+    uv = moving.points_px(pixels, placement, SMPL_FLIP)
     uv = uv / options.image_size_px - 0.5
     uvd = tf.concat([uv, depth[..., None]], axis=-1)
     inside = tf.reduce_all(tf.abs(uvd) <= 0.5, axis=-1)
@@ -153,13 +152,11 @@ def _uvd(r: dict, crop: dict, root, intrinsics, options: IkolOptions) -> tuple:
     return tf.where(any_weight, uvd, tf.zeros_like(uvd)), weight
 
 
-def _rotations(pose_aa, crop: dict, options: IkolOptions) -> tuple:
+def _rotations(r: dict, crop: dict, options: IkolOptions) -> tuple:
     """Rotation labels as axis-angle vectors and as quaternions."""
-    if options.rotate_root_label:
-        root = geometry.axis_angle_to_quaternion(pose_aa[:, 0])
-        root = geometry.rotate_about_z(root, -crop["rotation_rad"])
-        root = geometry.quaternion_to_axis_angle(root)
-        pose_aa = tf.concat([root[:, None], pose_aa[:, 1:]], axis=1)
+    pose_aa = moving.pose(
+        r["pose_aa"], crop["placement"], SMPL_FLIP, turn=options.rotate_root_label
+    )
     if options.quaternion_form == "rotmat":
         return pose_aa, geometry.quaternion_by_trace(pose_aa)
     quaternion = geometry.axis_angle_to_quaternion(pose_aa)
@@ -170,27 +167,22 @@ def _rotations(pose_aa, crop: dict, options: IkolOptions) -> tuple:
 
 def _labels(r: dict, crop: dict, options: IkolOptions) -> dict:
     """The batch without its image."""
-    flip, width = crop["flip"], r["image_width"]
+    placement = crop["placement"]
     intrinsics, root = _camera(r, crop)
     uvd, uvd_weight = _uvd(r, crop, root, intrinsics, options)
     if options.flip_camera:
-        mirrored = geometry.flip_intrinsics(intrinsics, width)
-        intrinsics = _flipped(flip, mirrored, intrinsics)
-        root = _flipped(flip, root * tf.constant([-1.0, 1.0, 1.0]), root)
-    pose = _flipped(
-        flip, geometry.flip_axis_angle(r["pose_aa"], SMPL_FLIP), r["pose_aa"]
+        intrinsics = moving.camera(intrinsics, placement)
+        root = moving.point_cam(root, placement)
+    pose, quaternion = _rotations(r, crop, options)
+    twist, twist_weight = moving.twist(
+        r["twist_cos_sin"],
+        r["twist_weight"] * r["has_twist"][..., None],
+        placement,
+        SMPL_FLIP,
     )
-    pose, quaternion = _rotations(pose, crop, options)
-    twist_weight = r["twist_weight"] * r["has_twist"][..., None]
-    mirrored_twist, mirrored_twist_weight = geometry.flip_twist(
-        r["twist_cos_sin"], twist_weight, SMPL_FLIP
-    )
-    twist_weight = _flipped(flip, mirrored_twist_weight, twist_weight)
-    x, y, w, h = tf.unstack(r["bbox_xywh_px"], axis=-1)
-    box = tf.stack([tf.where(flip, width - x - w, x), y, w, h], axis=-1)
     has_smpl = r["has_smpl"][..., None]
     return {
-        "crop_to_image": geometry.invert_affine(crops.image_to_crop(crop, options)),
+        "crop_to_image": geometry.invert_affine(placement.mirrored_to_crop),
         "intrinsics_inv": geometry.invert_intrinsics(intrinsics),
         "root_cam_m": root,
         "target_uvd": uvd,
@@ -199,20 +191,14 @@ def _labels(r: dict, crop: dict, options: IkolOptions) -> dict:
         "target_quat_weight": tf.ones_like(quaternion[..., :1]) * has_smpl[..., None],
         "target_shape": r["betas"],
         "target_shape_weight": has_smpl,
-        "target_twist": _flipped(flip, mirrored_twist, r["twist_cos_sin"]),
+        "target_twist": twist,
         "target_twist_weight": tf.repeat(twist_weight[..., None], 2, axis=-1),
         "has_smpl": has_smpl,
-        "joints_cam_m": _flipped(
-            flip,
-            geometry.flip_points_cam(r["joints_cam_m"], SMPL_FLIP),
-            r["joints_cam_m"],
-        ),
-        "joints_h36m_cam_m": _flipped(
-            flip,
-            geometry.flip_points_cam(r["joints_h36m_cam_m"], H36M_FLIP),
-            r["joints_h36m_cam_m"],
+        "joints_cam_m": moving.points_cam(r["joints_cam_m"], placement, SMPL_FLIP),
+        "joints_h36m_cam_m": moving.points_cam(
+            r["joints_h36m_cam_m"], placement, H36M_FLIP
         ),
         "pose_aa": pose,
         "betas": r["betas"],
-        "bbox_xywh_px": box,
+        "bbox_xywh_px": moving.box_xywh(r["bbox_xywh_px"], placement),
     }

@@ -1,4 +1,10 @@
-"""From an encoded image to the crop a network sees; one record at a time."""
+"""From an encoded image to the crop a network sees; one record at a time.
+
+A window of the file is decoded, then one compiled program (``Sampler``) samples it and
+does all that follows to the pixels, in one pass over memory.
+"""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -10,6 +16,8 @@ NORMALIZATIONS = {
         (123.675 / 255, 116.28 / 255, 103.53 / 255),
         (58.395 / 255, 57.12 / 255, 57.375 / 255),
     ),
+    # specs/i2l_meshnet.md, section 4: values in [0, 1].
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 """Mean and standard deviation of red, green and blue in [0, 1]."""
 MAX_HALVINGS = 3
@@ -81,54 +89,95 @@ def paint_noise(image, rectangle, seed):
     return tf.cond(tf.reduce_all(high > low), paint, lambda: image)
 
 
-def warp(image, crop_to_window, size_px):
+def bilinear(flat, height, width, crop_to_window, size_wh: tuple[int, int]):
     """Sample an image bilinearly; outside it everything is black.
 
     Args:
-        image: uint8 [H, W, 3].
-        crop_to_window: float32 [2, 3], from crop pixels to pixels of ``image``.
-        size_px: side of the crop.
+        flat: [N, C] pixels row by row, N >= height * width; the rest is not looked at.
+        height: int32 scalar, of the image.
+        width: int32 scalar.
+        crop_to_window: float32 [2, 3], from crop pixels to pixels of the image.
+        size_wh: width and height of the crop.
 
     Returns:
-        float32 [size_px, size_px, 3] in [0, 255].
+        float32 [size_wh[1], size_wh[0], C], in the range of the image's values.
     """
-    flat = tf.reshape(crop_to_window, [1, 6])
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(image, tf.float32)[None],
-        transforms=tf.concat([flat, tf.zeros([1, 2])], axis=1),
-        output_shape=[size_px, size_px],
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-        fill_value=0.0,
+    columns, rows = size_wh
+    place = tf.range(columns * rows)
+    u = tf.cast(place % columns, tf.float32)
+    v = tf.cast(place // columns, tf.float32)
+    x, y = (
+        crop_to_window[i, 0] * u + crop_to_window[i, 1] * v + crop_to_window[i, 2]
+        for i in range(2)
     )
-    return tf.ensure_shape(warped[0], [size_px, size_px, 3])
+    left, top = tf.floor(x), tf.floor(y)
+    # Far outside, whole numbers would overflow.
+    limit = tf.cast(tf.maximum(width, height), tf.float32) + 2
+    left_index = tf.cast(tf.clip_by_value(left, -2.0, limit), tf.int32)
+    top_index = tf.cast(tf.clip_by_value(top, -2.0, limit), tf.int32)
+    result = tf.zeros([columns * rows, flat.shape[1]])
+    for down in (0, 1):
+        for right in (0, 1):
+            column, row = left_index + right, top_index + down
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            weight = (x - left) if right else (left + 1 - x)
+            weight *= (y - top) if down else (top + 1 - y)
+            weight = tf.where(inside, weight, tf.zeros_like(weight))
+            values = tf.gather(flat, tf.where(inside, row * width + column, 0))
+            result += tf.cast(values, tf.float32) * weight[:, None]
+    return tf.reshape(result, [rows, columns, flat.shape[1]])
 
 
-def colour_and_normalize(image, gain, clip: bool, normalization: str):
-    """Change the colour, subtract the mean and divide by the standard deviation.
+class Sampler:
+    """A compiled program from a decoded window to the finished crop.
+
+    Windows are filled up to a power of two of pixels, so that few programs are made.
 
     Args:
-        image: float32 [S, S, 3] in [0, 255].
-        gain: float32 [3], factor of each channel; None leaves the colour.
-        clip: keep the coloured image in [0, 255].
+        size_wh: width and height of the crop.
+        finish: from float32 pixels [height, width, C] in [0, 255] and the plan's
+            numbers to the finished crop; is compiled together with the sampling.
+    """
+
+    def __init__(self, size_wh: tuple[int, int], finish: Callable):
+        def sample(flat, height, width, plan: dict):
+            pixels = bilinear(flat, height, width, plan["warp"], size_wh)
+            return finish(pixels, plan)
+
+        # reduce_retracing: in eager mode one trace, not one per size of window.
+        self._sample = tf.function(
+            sample, jit_compile=True, autograph=False, reduce_retracing=True
+        )
+
+    def __call__(self, window, plan: dict):
+        """The finished crop.
+
+        Args:
+            window: uint8 [H, W, C], as decoded.
+            plan: the record's numbers: ``warp`` and what ``finish`` uses.
+
+        Returns:
+            What ``finish`` returns.
+        """
+        height, width = tf.shape(window)[0], tf.shape(window)[1]
+        count = height * width
+        power = tf.math.ceil(tf.math.log(tf.cast(count, tf.float32)) / tf.math.log(2.0))
+        capacity = tf.maximum(2 ** tf.cast(power, tf.int32), count)
+        flat = tf.reshape(window, [count, window.shape[2]])
+        flat = tf.pad(flat, [[0, capacity - count], [0, 0]])
+        return self._sample(flat, height, width, plan)
+
+
+def normalize(pixels, normalization: str):
+    """Subtract the mean and divide by the standard deviation.
+
+    Args:
+        pixels: float32 [..., 3] in [0, 255], RGB.
         normalization: key of ``NORMALIZATIONS``.
 
     Returns:
-        float32 [S, S, 3].
+        float32 [..., 3].
     """
-    shape = image.shape
-
-    def tiled(values):
-        return tf.tile(tf.convert_to_tensor(values, tf.float32), [shape[1]])
-
-    # Rows of numbers: broadcasting along three channels takes four times as long.
-    rows = tf.reshape(image, [shape[0], shape[1] * 3])
-    if gain is not None:
-        rows *= tiled(gain)
-    if gain is not None and clip:
-        rows = tf.clip_by_value(rows, 0.0, 255.0)
     mean, deviation = NORMALIZATIONS[normalization]
-    rows = (rows - tiled([255 * v for v in mean])) * tiled(
-        [1 / (255 * v) for v in deviation]
-    )
-    return tf.reshape(rows, shape)
+    shift = tf.constant([255 * value for value in mean])
+    return (pixels - shift) * tf.constant([1 / (255 * value) for value in deviation])

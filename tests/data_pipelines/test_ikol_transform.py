@@ -264,19 +264,27 @@ def test_occlusion_rectangles_lie_in_the_image():
     assert not plan["rectangle"][:, 2:].any()
 
 
+def finished(pixels, gain=None, clip=True, **options):
+    made = transform(colour=0.0 if gain is None else 0.4, colour_clip=clip, **options)
+    return made._finish(tf.constant(pixels), {"gain": gain})
+
+
 def test_normalizations_and_colour():
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 4, 3)).astype(np.float32)
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     expected = (pixels / 255 - mean) / deviation
     for name in ("imagenet", "mm"):
-        found = image.colour_and_normalize(tf.constant(pixels), None, True, name)
+        found = finished(pixels, normalization=name)
         np.testing.assert_allclose(found, expected, atol=2e-3)
-    found = image.colour_and_normalize(tf.constant(pixels), None, True, "hybrik")
+    found = finished(pixels, normalization="hybrik")
     expected = (pixels / 255 - (0.406, 0.457, 0.480)) / (0.225, 0.224, 0.229)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     gain = tf.constant([0.5, 1.0, 1.4])
-    found = image.colour_and_normalize(tf.constant(pixels), gain, True, "imagenet")
+    found = finished(pixels, gain)
     expected = (np.clip(pixels * gain, 0, 255) / 255 - mean) / deviation
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    found = finished(pixels, gain, clip=False)
+    expected = (pixels * gain / 255 - mean) / deviation
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
