@@ -1,0 +1,230 @@
+"""FreiHAND: right hands with MANO parameters, as published and as I2L-MeshNet has it."""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import schema
+from data_pipelines.builders import extra_fields, indexed, raw, rigid
+from data_pipelines.builders.indexed import Entry
+from data_pipelines.schema import FieldSpec, Record
+
+_LAYOUTS = ("published", "i2l")
+_NAMES = {"train": "training", "eval": "evaluation"}
+_SIDE_PX = 224
+_HAND_SCALE = FieldSpec(
+    "hand_scale_m",
+    "float32",
+    (),
+    "m",
+    doc="length of the middle finger's proximal bone where it is published, else 0",
+)
+
+
+class FreiHand(indexed.IndexedSource):
+    """FreiHAND's 4 x 32,560 training and 3,960 evaluation pictures.
+
+    Poses are relative to MANO's mean hand. The published layout has no translation in
+    metres: the wrist is where ``joints_cam_m`` has it. It has no boxes either: they are
+    the tight box of the joints times 1.2, or the whole picture where no joints are.
+
+    Args:
+        raw: the folder of the release (``training``, ``training_xyz.json``, ...), or
+            I2L-MeshNet's folder ``FreiHAND`` with ``data``.
+        layout: ``published`` or ``i2l``.
+        rootnet: boxes and root depths of the evaluation pictures from
+            ``rootnet_output/bbox_root_freihand_output.json`` (layout ``i2l``).
+        backgrounds: of the published layout: 4 takes the green-screen pictures and
+            their three re-coloured copies, 1 the first alone.
+        masks: add the hand's mask, published for the first 32,560 pictures.
+
+    Source: specs/i2l_meshnet.md, section 11.5; the layout of FreiHAND_pub_v2.
+    """
+
+    name = "freihand"
+    description = "FreiHAND: right hands with 21 joints and MANO parameters."
+    citation = "Zimmermann et al., FreiHAND, ICCV 2019"
+    needs = (
+        "published: training/rgb/%08d.jpg, training_{K,mano,xyz}.json, "
+        "evaluation/rgb/%08d.jpg, evaluation_K.json",
+        "published, optional: training/mask/%08d.jpg, {training,evaluation}_scale.json, "
+        "evaluation_{mano,xyz}.json",
+        "i2l: data/freihand_{train,eval}_{coco,data}.json, data/training/..., "
+        "data/evaluation/..., rootnet_output/bbox_root_freihand_output.json",
+    )
+    origin = "lmb.informatik.uni-freiburg.de/projects/freihand"
+    licence = "research only"
+    counts = {"train": 130240, "eval": 3960}
+    traits = {"crop_padding": 1.25}
+    spec = schema.RecordSpec(
+        "mano_21",
+        21,
+        num_pose_joints=16,
+        extras=(
+            extra_fields.ROOT_DEPTH,
+            extra_fields.BOX_IS_CROP,
+            extra_fields.TRANSLATION_KNOWN,
+            _HAND_SCALE,
+        ),
+    )
+
+    def __init__(
+        self,
+        raw: str,
+        *,
+        layout: str = "published",
+        rootnet: bool = False,
+        backgrounds: int = 4,
+        masks: bool = False,
+    ):
+        if layout not in _LAYOUTS:
+            raise ValueError(f"layout: expected one of {_LAYOUTS}, got {layout!r}")
+        if backgrounds not in (1, 2, 3, 4):
+            raise ValueError(f"backgrounds: expected 1 to 4, got {backgrounds!r}")
+        options = {"backgrounds": backgrounds, "masks": masks, "rootnet": rootnet}
+        super().__init__(raw, layout=layout, **options)
+        self._published = layout == "published"
+        self._rootnet, self._masks, self._backgrounds = rootnet, masks, backgrounds
+        self._lists: dict[str, Any] = {}
+
+    def splits(self) -> Sequence[str]:
+        """Names of the splits."""
+        return tuple(_NAMES)
+
+    def entries(self, split: str) -> Iterator[Entry]:
+        """Pictures in their order."""
+        if self._published:
+            return self._published_entries(split)
+        return self._i2l_entries(split)
+
+    def record(self, split: str, key: str, data: Any) -> Record:
+        """One hand."""
+        if self._published:
+            return self._published_record(split, *data)
+        return self._i2l_record(split, *data)
+
+    # --- the published layout
+
+    def _list(self, split: str, kind: str, needed: bool = True) -> Any:
+        """The content of e.g. ``training_xyz.json``; None where it may be missing."""
+        name = f"{_NAMES[split]}_{kind}.json"
+        if name not in self._lists:
+            path = self.path(name)
+            found = needed or self.exists(path)
+            self._lists[name] = self.read_json(path) if found else None
+        return self._lists[name]
+
+    def _published_entries(self, split: str) -> Iterator[Entry]:
+        number = len(self._list(split, "K"))
+        required = ("mano", "xyz") if split == "train" else ()
+        for kind in ("mano", "xyz", "scale"):
+            content = self._list(split, kind, needed=kind in required)
+            if content is not None and len(content) != number:
+                path = self.path(f"{_NAMES[split]}_{kind}.json")
+                raise self.wrong(path, f"{number} items as in K", len(content))
+        copies = self._backgrounds if split == "train" else 1
+        for index in range(number * copies):
+            yield Entry(f"{split}_{index:08d}", (index, index % number))
+
+    def _published_record(self, split: str, index: int, item: int) -> Record:
+        name = _NAMES[split]
+        where = self.path(f"{name}_K.json")
+        camera = indexed.numbers(self, where, self._list(split, "K")[item], (3, 3))
+        record = {
+            **self.read_image(self.path(name, "rgb", f"{index:08d}.jpg")),
+            "sequence_id": f"{split}_background{index // len(self._list(split, 'K'))}",
+            "frame_id": item,
+            "intrinsics": camera,
+            "bbox_xywh_px": np.array([0, 0, _SIDE_PX, _SIDE_PX]),
+        }
+        if (joints := self._list(split, "xyz", needed=False)) is not None:
+            where = self.path(f"{name}_xyz.json")
+            points = indexed.numbers(self, f"{where}: {item}", joints[item], (21, 3))
+            record |= _projected(camera, points)
+        if (hands := self._list(split, "mano", needed=False)) is not None:
+            where = self.path(f"{name}_mano.json")
+            hand = indexed.numbers(self, f"{where}: {item}", hands[item], (61,))
+            record |= {"pose_aa": hand[:48].reshape(16, 3), "betas": hand[48:58]}
+            record["translation_m"] = np.zeros(3)
+        if (scales := self._list(split, "scale", needed=False)) is not None:
+            record["hand_scale_m"] = float(np.ravel(scales[item])[0])
+        if self._masks:
+            record |= self._mask(self.path(name, "mask", f"{item:08d}.jpg"))
+        return record
+
+    def _mask(self, path: str) -> Record:
+        from PIL import Image
+
+        if not self.exists(path):
+            return {}
+        with Image.open(io.BytesIO(self.read_bytes(path, "a mask"))) as image:
+            pixels = np.asarray(image.convert("L")) > 127
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8) * 255).save(buffer, "PNG")
+        return {"mask": buffer.getvalue()}
+
+    # --- I2L-MeshNet's layout
+
+    def _i2l_entries(self, split: str) -> Iterator[Entry]:
+        path = self.path("data", f"freihand_{split}_coco.json")
+        keys = ("file_name", "width", "height", "db_idx")
+        images, annotations = indexed.coco_lists(self, path, keys, ("bbox",))
+        boxes = None
+        if self._rootnet and split == "eval":
+            path = self.path("rootnet_output", "bbox_root_freihand_output.json")
+            found = indexed.detections(self, path, "image_id", 1.0)
+            boxes = {item["image_id"]: item for item in found}
+        for annotation in annotations:
+            image = images[annotation["image_id"]]
+            box = None
+            if boxes is not None:
+                box = boxes.get(image["id"])
+                if box is None:
+                    self.drop(split, "no box in the detector's file")
+                    continue
+            elif not indexed.usable_box(self, split, annotation, image):
+                continue
+            key = image["file_name"].rpartition(".")[0]
+            yield Entry(key, (image, annotation["bbox"], box))
+
+    def _i2l_record(self, split: str, image: dict, box: Any, detection: Any) -> Record:
+        name = f"freihand_{split}_data.json"
+        if name not in self._lists:
+            self._lists[name] = self.read_json(self.path("data", name))
+        content, index = self._lists[name], str(image["db_idx"])
+        self.require(self.path("data", name), content, (index,))
+        label, where = content[index], f"{self.path('data', name)}: {index}"
+        self.require(where, label, ("cam_param",))
+        camera = raw.pinhole(label["cam_param"]["focal"], label["cam_param"]["princpt"])
+        record = {
+            **self.read_image(self.path("data", image["file_name"])),
+            "sequence_id": split,
+            "frame_id": int(image["db_idx"]),
+            "intrinsics": camera,
+            "hand_scale_m": float(label.get("scale", 0)),
+        }
+        if "joint_3d" in label:
+            points = label["joint_3d"]
+            points = indexed.numbers(self, f"{where}: joint_3d", points, (21, 3))
+            record |= _projected(camera, points)
+        if "mano_param" in label:
+            record |= indexed.smpl_fields(self, where, label["mano_param"])
+            record["translation_known"] = 1
+        record["bbox_xywh_px"] = np.asarray(box, np.float64)
+        if detection is not None:
+            record |= indexed.detected_fields(detection)
+        elif split == "eval" and "joints_cam_m" in record:
+            record["root_depth_m"] = record["joints_cam_m"][0, 2]
+        return record
+
+
+def _projected(camera: np.ndarray, points: np.ndarray) -> Record:
+    """3D joints [21, 3], their pixels, and the box around these."""
+    pixels = rigid.project(camera, points)
+    return {
+        "joints_cam_m": raw.with_validity(points),
+        "keypoints_px": raw.with_validity(pixels),
+        "bbox_xywh_px": raw.box_of_points(pixels, 1.2),
+    }

@@ -1,0 +1,228 @@
+"""Human3.6M in I2L-MeshNet's layout: cameras, 3D joints and SMPL fits per subject."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import schema
+from data_pipelines.builders import extra_fields, indexed, raw, rest_root, rigid
+from data_pipelines.builders.indexed import Entry
+from data_pipelines.schema import Record
+
+_SUBJECTS = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
+_KINDS = ("camera", "joint_3d", "smpl_param")
+_IMAGE_KEYS = (
+    *("file_name", "width", "height"),
+    *("subject", "action_idx", "subaction_idx", "cam_idx", "frame_idx"),
+)
+
+
+class H36mI2l(indexed.IndexedSource):
+    """Human3.6M as published with I2L-MeshNet.
+
+    Joints are the mocap's 17, without occlusion; fits are SMPL in the world frame, and
+    missing for some frames. A body's translation in the camera frame needs its rest
+    root joint: give ``smpl_model``, or use the fields of the world frame.
+
+    Args:
+        raw: folder ``Human36M`` with ``annotations`` and ``images``.
+        rootnet: boxes and root depths of the test split from
+            ``rootnet_output/bbox_root_human36m_output.json``.
+        train_stride: keep every so many frames of the training subjects.
+        test_stride: the same of the test subjects.
+        test_camera: camera of the test split; 0 for all four.
+        smpl_model: file of the neutral SMPL body, for exact translations.
+
+    Source: specs/i2l_meshnet.md, section 11.1.
+    """
+
+    name = "h36m_i2l"
+    description = (
+        "Human3.6M: 17 mocap joints, cameras and SMPL fits, one person per frame, "
+        "every 5th (training) and 64th (test) frame."
+    )
+    citation = (
+        "Ionescu et al., Human3.6M, TPAMI 2014; annotations: Moon and Lee, "
+        "I2L-MeshNet, ECCV 2020"
+    )
+    needs = (
+        "annotations/Human36M_subject{1,5,6,7,8,9,11}_data.json",
+        "annotations/Human36M_subject{1,5,6,7,8,9,11}_camera.json",
+        "annotations/Human36M_subject{1,5,6,7,8,9,11}_joint_3d.json",
+        "annotations/Human36M_subject{1,5,6,7,8,9,11}_smpl_param.json",
+        "images/s_XX_act_XX_subact_XX_ca_XX/*.jpg",
+        "rootnet_output/bbox_root_human36m_output.json (option rootnet)",
+    )
+    origin = "vision.imar.ro/human3.6m; annotations from the I2L-MeshNet repository"
+    licence = "Human3.6M: research only, by registration"
+    traits = {"crop_padding": 1.0}
+    spec = schema.RecordSpec(
+        "h36m_right_first_17",
+        17,
+        extras=(
+            extra_fields.ROOT_DEPTH,
+            extra_fields.BOX_IS_CROP,
+            extra_fields.WORLD_TRANSLATION,
+            extra_fields.TRANSLATION_KNOWN,
+        ),
+    )
+
+    def __init__(
+        self,
+        raw: str,
+        *,
+        rootnet: bool = False,
+        train_stride: int = 5,
+        test_stride: int = 64,
+        test_camera: int = 4,
+        smpl_model: str = "",
+    ):
+        super().__init__(
+            raw,
+            rootnet=rootnet,
+            train_stride=train_stride,
+            test_stride=test_stride,
+            test_camera=test_camera,
+            exact_translation=bool(smpl_model),
+        )
+        self._strides = {"train": train_stride, "test": test_stride}
+        self._test_camera = test_camera
+        self._rootnet = rootnet
+        self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
+        self._files: dict[int, dict[str, Any]] = {}
+
+    def splits(self) -> Sequence[str]:
+        """Names of the splits."""
+        return tuple(_SUBJECTS)
+
+    def _file(self, subject: int, kind: str) -> str:
+        return self.path("annotations", f"Human36M_subject{subject}_{kind}.json")
+
+    def _subject(self, subject: int) -> dict[str, Any]:
+        """Cameras, joints and fits of a subject; one subject is held at a time."""
+        if subject not in self._files:
+            self._files = {
+                subject: {
+                    kind: self.read_json(self._file(subject, kind)) for kind in _KINDS
+                }
+            }
+        return self._files[subject]
+
+    def entries(self, split: str) -> Iterator[Entry]:
+        """Frames of the split's subjects in the order of their annotations."""
+        boxes = self._detections() if self._rootnet and split == "test" else None
+        seen: set[int] = set()
+        for subject in _SUBJECTS[split]:
+            for kind in _KINDS:
+                if not self.exists(self._file(subject, kind)):
+                    path = self._file(subject, kind)
+                    raise self.wrong(path, "a JSON file", "no such file")
+            path = self._file(subject, "data")
+            images, annotations = indexed.coco_lists(
+                self, path, _IMAGE_KEYS, ("id", "bbox")
+            )
+            if repeated := seen & images.keys():
+                found = f"image id {min(repeated)} of another subject"
+                raise self.wrong(path, "ids unique over subjects", found)
+            seen |= images.keys()
+            for annotation in annotations:
+                image = images[annotation["image_id"]]
+                if self._is_wanted(split, annotation, image, boxes):
+                    box = boxes[image["id"]] if boxes is not None else None
+                    key = image["file_name"].rpartition(".")[0]
+                    yield Entry(key, (subject, image, annotation["bbox"], box))
+
+    def _detections(self) -> dict[int, dict]:
+        path = self.path("rootnet_output", "bbox_root_human36m_output.json")
+        found = indexed.detections(self, path, "image_id", 1e-3)
+        return {item["image_id"]: item for item in found}
+
+    def _is_wanted(
+        self, split: str, annotation: dict, image: dict, boxes: dict | None
+    ) -> bool:
+        stride = self._strides[split]
+        if image["frame_idx"] % stride:
+            self.drop(split, f"frame is no multiple of {stride}")
+        elif split == "test" and self._test_camera not in (0, image["cam_idx"]):
+            self.drop(split, f"not camera {self._test_camera}")
+        elif boxes is not None and image["id"] not in boxes:
+            self.drop(split, "no box in the detector's file")
+        else:
+            return boxes is not None or indexed.usable_box(
+                self, split, annotation, image
+            )
+        return False
+
+    def _of_frame(self, subject: int, kind: str, image: dict, needed: bool) -> Any:
+        """The entry [action][subaction][frame] of a subject's file."""
+        names = ("action_idx", "subaction_idx", "frame_idx")
+        content = self._subject(subject)[kind]
+        for name in names:
+            content = content.get(str(image[name]))
+            if content is None:
+                break
+        if content is None and needed:
+            wanted = ", ".join(f"{name} {image[name]}" for name in names)
+            raise self.wrong(
+                self._file(subject, kind), f"an entry for {wanted}", "none"
+            )
+        return content
+
+    def _camera(self, subject: int, camera: int) -> tuple[np.ndarray, np.ndarray]:
+        """Intrinsics [3, 3] and extrinsics [4, 4] (metres)."""
+        path = self._file(subject, "camera")
+        self.require(path, self._subject(subject)["camera"], (str(camera),))
+        content = self._subject(subject)["camera"][str(camera)]
+        self.require(f"{path}: {camera}", content, ("R", "t", "f", "c"))
+        rotation = indexed.numbers(self, f"{path}: R", content["R"], (3, 3))
+        offset_m = indexed.numbers(self, f"{path}: t", content["t"], (3,)) / 1000
+        intrinsics = raw.pinhole(content["f"], content["c"])
+        return intrinsics, rigid.rigid(rotation, offset_m)
+
+    def record(self, split: str, key: str, data: Any) -> Record:
+        """One person in one frame."""
+        subject, image, box, detection = data
+        intrinsics, extrinsics = self._camera(subject, image["cam_idx"])
+        joints = self._of_frame(subject, "joint_3d", image, needed=True)
+        where = f"{self._file(subject, 'joint_3d')}: {key}"
+        joints_m = indexed.numbers(self, where, joints, (17, 3)) / 1000
+        joints_m = rigid.transform(extrinsics, joints_m)
+        joints_cam = raw.with_validity(joints_m)
+        record = {
+            **self.read_image(self.path("images", image["file_name"])),
+            "sequence_id": key.rpartition("/")[0],
+            "frame_id": image["frame_idx"],
+            "bbox_xywh_px": box,
+            "keypoints_px": raw.with_validity(rigid.project(intrinsics, joints_m)),
+            "joints_cam_m": joints_cam,
+            "joints_h36m_cam_m": indexed.select_joints(
+                joints_cam, "h36m_right_first_17", "h36m_17"
+            ),
+            "intrinsics": intrinsics,
+            "extrinsics": extrinsics,
+        }
+        if detection is not None:
+            record |= indexed.detected_fields(detection)
+        elif split == "test":
+            record["root_depth_m"] = joints_m[0, 2]
+        fit = self._of_frame(subject, "smpl_param", image, needed=False)
+        if fit is None:
+            return record
+        where = f"{self._file(subject, 'smpl_param')}: {key}"
+        return record | self._fit(where, fit, extrinsics)
+
+    def _fit(self, where: str, fit: dict, extrinsics: np.ndarray) -> Record:
+        """A fit of the world frame as fields of the camera frame."""
+        world = indexed.smpl_fields(self, where, fit)
+        translation = world["translation_m"]
+        fields = world | {
+            "pose_aa": rigid.rotated_root(world["pose_aa"], extrinsics[:3, :3]),
+            "translation_world_m": translation,
+            "translation_m": np.zeros(3),
+        }
+        if self._rest is not None:
+            root = self._rest(world["betas"])
+            moved = rigid.moved_translation(translation, extrinsics, root)
+            fields |= {"translation_m": moved, "translation_known": 1}
+        return fields

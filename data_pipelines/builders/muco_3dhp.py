@@ -1,0 +1,113 @@
+"""MuCo-3DHP: composites of several people of MPI-INF-3DHP, with SMPL fits."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import schema
+from data_pipelines.builders import indexed, raw
+from data_pipelines.builders.indexed import Entry
+from data_pipelines.schema import Record
+from hmr_jax.body.joint_sets import JOINT_SETS
+
+_PEOPLE = ("nearest", "all")
+_PELVIS = JOINT_SETS["muco_21"].index("pelvis_extra")
+
+
+class Muco3dhp(indexed.IndexedSource):
+    """MuCo-3DHP in the layout used by I2L-MeshNet; training only.
+
+    Args:
+        raw: folder ``MuCo`` with ``data``.
+        people: ``nearest`` keeps, of the people in a picture whose boxes are usable,
+            the one whose pelvis is nearest to the camera; ``all`` keeps them all.
+
+    Source: specs/i2l_meshnet.md, section 11.2.
+    """
+
+    name = "muco_3dhp"
+    description = "MuCo-3DHP: composited people with 21 joints and SMPL fits."
+    citation = (
+        "Mehta et al., Single-shot multi-person 3D pose estimation, 3DV 2018; "
+        "annotations: Moon et al., RootNet, ICCV 2019 and I2L-MeshNet, ECCV 2020"
+    )
+    needs = (
+        "data/MuCo-3DHP.json",
+        "data/smpl_param.json",
+        "data/unaugmented_set/ and data/augmented_set/ (images)",
+    )
+    origin = "Made from MPI-INF-3DHP; annotations from the I2L-MeshNet repository"
+    licence = "MPI-INF-3DHP: non-commercial research"
+    traits = {"crop_padding": 1.25}
+    spec = schema.RecordSpec("muco_21", 21)
+
+    def __init__(self, raw: str, *, people: str = "nearest"):
+        if people not in _PEOPLE:
+            raise ValueError(f"people: expected one of {_PEOPLE}, got {people!r}")
+        super().__init__(raw, people=people)
+        self._people = people
+        self._fits: dict[str, Any] | None = None
+
+    def splits(self) -> Sequence[str]:
+        """Names of the splits."""
+        return ("train",)
+
+    def _file(self) -> str:
+        return self.path("data", "MuCo-3DHP.json")
+
+    def entries(self, split: str) -> Iterator[Entry]:
+        """People in the order of the pictures."""
+        images, annotations = indexed.coco_lists(
+            self,
+            self._file(),
+            ("file_name", "width", "height", "f", "c"),
+            ("id", "bbox", "keypoints_img", "keypoints_cam"),
+        )
+        people: dict[Any, list[dict]] = {key: [] for key in images}
+        for annotation in annotations:
+            if indexed.usable_box(
+                self, split, annotation, images[annotation["image_id"]]
+            ):
+                people[annotation["image_id"]].append(annotation)
+        for key, found in people.items():
+            if not found:
+                self.drop(split, "picture without people")
+                continue
+            if self._people == "nearest":
+                self.drop(split, "farther than another person", len(found) - 1)
+                found = [min(found, key=lambda a: a["keypoints_cam"][_PELVIS][2])]
+            for number, annotation in enumerate(found):
+                data = (images[key], annotation, number)
+                yield Entry(f"{annotation['id']:08d}", data)
+
+    def _fit(self, annotation: dict) -> dict | None:
+        if self._fits is None:
+            self._fits = self.read_json(self.path("data", "smpl_param.json"))
+        return self._fits.get(str(annotation["id"]))
+
+    def record(self, split: str, key: str, data: Any) -> Record:
+        """One person in one picture."""
+        image, annotation, number = data
+        where = f"{self._file()}: annotation {annotation['id']}"
+        pixels = indexed.numbers(
+            self, f"{where}: keypoints_img", annotation["keypoints_img"], (21, 2)
+        )
+        joints = indexed.numbers(
+            self, f"{where}: keypoints_cam", annotation["keypoints_cam"], (21, 3)
+        )
+        record = {
+            **self.read_image(self.path("data", image["file_name"])),
+            "sequence_id": image["file_name"].rpartition("/")[0],
+            "frame_id": int(image["id"]),
+            "person_id": number,
+            "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
+            "keypoints_px": raw.with_validity(pixels),
+            "joints_cam_m": raw.with_validity(joints / 1000),
+            "intrinsics": raw.pinhole(image["f"], image["c"]),
+        }
+        fit = self._fit(annotation)
+        if fit is not None:
+            where = f"{self.path('data', 'smpl_param.json')}: {annotation['id']}"
+            record |= indexed.smpl_fields(self, where, fit)
+        return record
