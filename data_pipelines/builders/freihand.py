@@ -1,4 +1,4 @@
-"""FreiHAND: right hands with MANO parameters, as published and as I2L-MeshNet has it."""
+"""FreiHAND: right hands with MANO parameters, in two published layouts."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ class FreiHand(indexed.IndexedSource):
     needs = (
         "published: training/rgb/%08d.jpg, training_{K,mano,xyz}.json, "
         "evaluation/rgb/%08d.jpg, evaluation_K.json",
-        "published, optional: training/mask/%08d.jpg, {training,evaluation}_scale.json, "
+        "published, optional: training/mask/%08d.jpg, *_scale.json, "
         "evaluation_{mano,xyz}.json",
         "i2l: data/freihand_{train,eval}_{coco,data}.json, data/training/..., "
         "data/evaluation/..., rootnet_output/bbox_root_freihand_output.json",
