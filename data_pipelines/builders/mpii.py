@@ -1,0 +1,102 @@
+"""MPII Human Pose in the JSON files that the field trains from."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import schema
+from data_pipelines.builders.mpii_joints import mpii_box
+from data_pipelines.builders.raw import RawSource, box_of_centre
+from data_pipelines.builders.video_fields import flags
+
+
+class Mpii(RawSource):
+    """One person of one image, 16 joints.
+
+    Args:
+        raw: folder with ``annot`` and ``images``.
+        published_joints: keep joints in MATLAB's 1-based pixels and missing ones where
+            the file has them (at -1), as pose_hg's loader does, which moves the centre
+            alone; by default joints are 0-based like the image.
+    """
+
+    name = "mpii"
+    spec = schema.RecordSpec(joint_set="mpii_16", num_joints=16)
+    description = "MPII Human Pose: 2D joints of people in everyday photographs."
+    citation = (
+        "Andriluka et al., 2D Human Pose Estimation: New Benchmark and State of the "
+        "Art Analysis, CVPR 2014"
+    )
+    needs = (
+        "annot/train.json, annot/val.json: lists of image, joints, joints_vis, center "
+        "and scale, one entry a person",
+        "images/*.jpg",
+    )
+    origin = "http://human-pose.mpi-inf.mpg.de (images; annotations as JSON)"
+    licence = "simplified BSD for the annotations; images for research"
+    counts = {"train": 22246, "val": 2958}
+
+    def __init__(self, raw: str, *, published_joints: bool = False):
+        super().__init__(raw)
+        self.published_joints = published_joints
+        self._people: dict[str, list[dict[str, Any]]] = {}
+        self._numbers: dict[str, list[int]] = {}
+
+    def splits(self) -> Sequence[str]:
+        """The two parts with labels."""
+        return ("train", "val")
+
+    def config(self) -> dict[str, Any]:
+        """The options."""
+        return {"published_joints": self.published_joints}
+
+    def _entries(self, split: str) -> list[dict[str, Any]]:
+        if split not in self._people:
+            path = self.path("annot", f"{split}.json")
+            people = self.read_json(path)
+            if not isinstance(people, list):
+                raise self.wrong(path, "a list of people", type(people).__name__)
+            seen: collections.Counter[str] = collections.Counter()
+            numbers = []
+            for i, person in enumerate(people):
+                self.require(
+                    f"{path}: entry {i}", person, ("image", "joints", "center", "scale")
+                )
+                numbers.append(seen[person["image"]])
+                seen[person["image"]] += 1
+            self._people[split], self._numbers[split] = people, numbers
+        return self._people[split]
+
+    def keys(self, split: str) -> Sequence[int]:
+        """Positions in the list of people."""
+        people = self._entries(split)
+        keys = [i for i, person in enumerate(people) if person["scale"] > 0]
+        self.dropped.pop((split, "no scale"), None)
+        if len(keys) < len(people):
+            self.drop(split, "no scale", len(people) - len(keys))
+        return keys
+
+    def example(self, split: str, key: Any) -> schema.Record:
+        """One person."""
+        person = self._entries(split)[key]
+        where = f"{self.path('annot', f'{split}.json')}: entry {key}"
+        joints = np.asarray(person["joints"], np.float64)
+        if joints.shape != (16, 2):
+            raise self.wrong(where, "joints of shape [16, 2]", list(joints.shape))
+        labelled = (joints > 0).any(-1)
+        seen = np.asarray(person.get("joints_vis", np.ones(16)), np.float64) > 0
+        if not self.published_joints:
+            joints = np.where(labelled[:, None], joints - 1, 0)
+        visibility = np.where(labelled, 1 + seen, 0)
+        centre, side = mpii_box(person["center"], person["scale"])
+        return {
+            **self.read_image(self.path("images", person["image"])),
+            **flags("keypoints"),
+            "sample_id": f"{split}_{key:06d}",
+            "sequence_id": person["image"],
+            "person_id": self._numbers[split][key],
+            "bbox_xywh_px": box_of_centre(centre, side),
+            "keypoints_px": np.column_stack([joints, visibility]),
+        }

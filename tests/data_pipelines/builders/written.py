@@ -1,0 +1,72 @@
+"""What the tests of builders share: images to write, and reading everything back."""
+
+import functools
+import importlib.util
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines import schema
+from data_pipelines.builders import base, source
+
+
+def write_image(path, size=(48, 36), seed=0):
+    """A small image of the suffix's format at a path; returns the file's bytes."""
+    rng = np.random.default_rng([11, seed])
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path.read_bytes()
+
+
+def read_all(dataset, split):
+    """Every validated record of a split by its sample_id."""
+    found = source.checked_examples(dataset, split, dataset.keys(split))
+    return {record["sample_id"]: record for record in found}
+
+
+def built(make, folder, split):
+    """The records of a split that a whole conversion wrote, by sample_id."""
+    import tensorflow as tf
+
+    path = pathlib.Path(base.build(make, folder, progress=False))
+    found = {}
+    for shard in sorted(path.glob(f"*-{split}.tfrecord*")):
+        for serialized in tf.data.TFRecordDataset(str(shard)):
+            record = schema.decode(serialized.numpy(), make().spec)
+            found[record["sample_id"]] = record
+    return found
+
+
+def same(found, expected, tolerance=1e-5):
+    """Assert that some fields of a record have the expected values."""
+    for name, value in expected.items():
+        if isinstance(value, str | bytes):
+            assert found[name] == value, name
+        else:
+            np.testing.assert_allclose(
+                found[name], value, rtol=1e-6, atol=tolerance, err_msg=name
+            )
+
+
+def same_records(first, second):
+    """Assert that two sets of records by name are equal."""
+    assert first.keys() == second.keys()
+    for name, record in first.items():
+        same(second[name], record, 0)
+
+
+@functools.cache
+def pose_hg_inputs(parity_dir):
+    """The module that makes the raw annotations behind pose_hg's vectors."""
+    path = parity_dir / "pose_hg" / "inputs_posehg3d.py"
+    spec = importlib.util.spec_from_file_location("inputs_posehg3d", path)
+    module = importlib.util.module_from_spec(spec)
+    if str(parity_dir) not in sys.path:  # it imports recipe.py
+        sys.path.insert(0, str(parity_dir))
+    spec.loader.exec_module(module)
+    module.original = 11  # the seed of the public set, a global of some functions
+    return module
