@@ -1,31 +1,22 @@
-"""Directories of records: TFRecord shards as TFDS lays them out, index, fingerprint.
+"""Directories of records: opened, checked against their manifest, read."""
 
-Beside the shards stand ``records.json`` (schema version, joint set, configuration,
-number of records and bytes of each shard, fingerprint) and ``records.npz`` (offset and
-checksum of each record), so that any record is read at once and damage is named.
-"""
-
+import concurrent.futures
 import dataclasses
-import hashlib
 import json
 import os
-import pathlib
-import struct
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
+from data_pipelines import indexing, schema, storage
+from data_pipelines.indexing import INDEX, MANIFEST
 from data_pipelines.schema import RecordError
-from hmr_jax.files import atomic_write
 
-MANIFEST = "records.json"
-INDEX = "records.npz"
 INCOMPLETE = "incomplete."
-"""Begins the name of a directory that TFDS is still writing."""
-_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+"""Begins the name of a directory that is still being written."""
+_AT_ONCE = 16
+"""Files whose size is asked for at the same time; a remote answer takes a while."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +51,16 @@ class RecordDirectory:
     """A directory of records, checked against its manifest.
 
     Attributes:
-        path: the directory.
+        path: the directory, local or remote.
         manifest: content of ``records.json``.
         spec: the dataset's numbers.
+        index: content of ``records.npz``.
     """
 
-    path: pathlib.Path
+    path: str
     manifest: dict[str, Any]
     spec: schema.RecordSpec
+    index: dict[str, np.ndarray]
 
     @property
     def fingerprint(self) -> str:
@@ -92,21 +85,24 @@ class RecordDirectory:
                 f"{self.path}: expected a split named {name!r}, "
                 f"found {', '.join(sorted(splits))}"
             )
-        with np.load(self.path / INDEX) as index:
-            shard, offset = index[f"{name}/shard"], index[f"{name}/offset"]
         shards = splits[name]["shards"]
-        files = tuple(str(self.path / s["file"]) for s in shards)
-        split = Split(files, shard, offset)
-        for number, entry in enumerate(shards):
-            _check_size(split, number, entry["bytes"])
+        files = tuple(storage.join(self.path, s["file"]) for s in shards)
+        split = Split(files, self.index[f"{name}/shard"], self.index[f"{name}/offset"])
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            sizes = list(pool.map(_size, files))
+        for number, (entry, size) in enumerate(zip(shards, sizes, strict=True)):
+            _check_size(split, number, entry["bytes"], size)
         return split
 
 
-def _check_size(split: Split, shard: int, expected: int) -> None:
+def _size(path: str) -> int | None:
+    return storage.size(path) if storage.exists(path) else None
+
+
+def _check_size(split: Split, shard: int, expected: int, found: int | None) -> None:
     path = split.shards[shard]
-    if not os.path.isfile(path):
+    if found is None:
         raise RecordError(f"{path}: expected a TFRecord file, found none")
-    found = os.path.getsize(path)
     if found == expected:
         return
     mine = np.flatnonzero(split.shard == shard)
@@ -116,11 +112,29 @@ def _check_size(split: Split, shard: int, expected: int) -> None:
     raise RecordError(f"{path}: expected {expected} bytes, found {found}{what}")
 
 
-def find_directory(path: str | os.PathLike) -> pathlib.Path:
+def find_directories(folder: str | os.PathLike) -> list[str]:
+    """Every directory of records at or below a folder.
+
+    Args:
+        folder: local or remote.
+
+    Returns:
+        Their paths, sorted; those still being written are left out.
+    """
+    found = []
+    for path in storage.walk(storage.clean(folder)):
+        unfinished = storage.name(path).startswith(INCOMPLETE)
+        if not unfinished and storage.exists(storage.join(path, MANIFEST)):
+            found.append(path)
+    return sorted(found)
+
+
+def find_directory(path: str | os.PathLike) -> storage.Location:
     """The directory that holds the records at or below ``path``.
 
     Args:
-        path: a directory of records, or a parent ``data_dir/name`` of one version.
+        path: a directory of records, or a parent ``data_dir/name`` of one version;
+            local or remote.
 
     Returns:
         The directory that contains ``records.json``.
@@ -128,17 +142,16 @@ def find_directory(path: str | os.PathLike) -> pathlib.Path:
     Raises:
         RecordError: there is none, or more than one.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_dir():
-        raise RecordError(f"{path}: expected a directory of records, found none")
-    found = [path] if (path / MANIFEST).is_file() else []
-    found = found or sorted(p.parent for p in path.glob(f"*/{MANIFEST}"))
-    found = found or sorted(p.parent for p in path.glob(f"*/*/{MANIFEST}"))
-    found = [p for p in found if not p.name.startswith(INCOMPLETE)]
+    folder = storage.clean(path)
+    if not storage.is_dir(folder):
+        raise RecordError(f"{folder}: expected a directory of records, found none")
+    if storage.exists(storage.join(folder, MANIFEST)):
+        return storage.location(folder)
+    found = find_directories(folder)
     if len(found) != 1:
-        names = ", ".join(str(p) for p in found) or "none"
-        raise RecordError(f"{path}: expected one directory with {MANIFEST}, {names}")
-    return found[0]
+        names = ", ".join(found) or "none"
+        raise RecordError(f"{folder}: expected one directory with {MANIFEST}, {names}")
+    return storage.location(found[0])
 
 
 def open_directory(path: str | os.PathLike) -> RecordDirectory:
@@ -153,133 +166,31 @@ def open_directory(path: str | os.PathLike) -> RecordDirectory:
     Raises:
         RecordError: missing or unreadable directory, or another schema version.
     """
-    path = find_directory(path)
+    folder = storage.clean(find_directory(path))
+    file = storage.join(folder, MANIFEST)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads(storage.read_bytes(file))
         version = manifest["schema_version"]
         spec = schema.RecordSpec.from_json(manifest["spec"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RecordError(
-            f"{path / MANIFEST}: not a manifest of records: {error!r}"
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{file}: not a manifest of records: {error!r}") from error
     if version != schema.SCHEMA_VERSION:
         raise RecordError(
-            f"{path / MANIFEST}: expected schema version {schema.SCHEMA_VERSION}, "
+            f"{file}: expected schema version {schema.SCHEMA_VERSION}, "
             f"found {version}; convert the dataset again"
         )
-    found = _fingerprint(manifest, *_load_index(path, manifest))
+    index = indexing.load_index(folder, manifest)
+    parts = [
+        {split: index[f"{split}/{kind}"] for split in manifest["splits"]}
+        for kind in ("offset", "checksum")
+    ]
+    found = indexing.fingerprint(manifest, *parts)
     if found != manifest["fingerprint"]:
         raise RecordError(
-            f"{path}: expected fingerprint {manifest['fingerprint']} as in {MANIFEST}, "
-            f"found {found} from {INDEX}"
+            f"{folder}: expected fingerprint {manifest['fingerprint']} as in "
+            f"{MANIFEST}, found {found} from {INDEX}"
         )
-    return RecordDirectory(path, manifest, spec)
-
-
-def _load_index(path: pathlib.Path, manifest: dict) -> tuple[dict, dict]:
-    if not (path / INDEX).is_file():
-        raise RecordError(f"{path / INDEX}: expected the index of records, found none")
-    names = sorted(manifest["splits"])
-    try:
-        with np.load(path / INDEX) as index:
-            offsets = {name: index[f"{name}/offset"] for name in names}
-            checksums = {name: index[f"{name}/checksum"] for name in names}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RecordError(
-            f"{path / INDEX}: not an index of records: {error!r}"
-        ) from error
-    return offsets, checksums
-
-
-def _fingerprint(manifest: dict, offsets: dict, checksums: dict) -> str:
-    keep = {k: v for k, v in manifest.items() if k != "fingerprint"}
-    digest = hashlib.sha256(json.dumps(keep, sort_keys=True).encode())
-    for name in sorted(offsets):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(offsets[name], "<i8").tobytes())
-        digest.update(np.ascontiguousarray(checksums[name], "<u4").tobytes())
-    return digest.hexdigest()[:32]
-
-
-def scan_shard(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Offset and stored checksum of each record of a TFRecord file.
-
-    Args:
-        path: the file; only record headers and footers are read.
-
-    Returns:
-        int64 [N] offsets and uint32 [N] masked CRC-32C of the data.
-
-    Raises:
-        RecordError: a record reaches beyond the end of the file.
-    """
-    size = os.path.getsize(path)
-    offsets: list[int] = []
-    checksums: list[int] = []
-    position = 0
-    with open(path, "rb") as file:
-        while position < size:
-            file.seek(position)
-            header = file.read(_HEADER_BYTES)
-            length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else size
-            end = position + _HEADER_BYTES + length + _FOOTER_BYTES
-            if end > size:
-                raise RecordError(
-                    f"{path}: record {len(offsets)} (at byte {position}): expected it "
-                    f"to end at byte {end}, found the end of the file at {size}"
-                )
-            file.seek(end - _FOOTER_BYTES)
-            checksums.append(struct.unpack("<I", file.read(_FOOTER_BYTES))[0])
-            offsets.append(position)
-            position = end
-    return np.array(offsets, np.int64), np.array(checksums, np.uint32)
-
-
-def write_index(
-    path: str | os.PathLike,
-    shards: dict[str, list[str]],
-    spec: schema.RecordSpec,
-    metadata: dict[str, Any],
-) -> str:
-    """Write the manifest and the index beside finished shards.
-
-    Args:
-        path: the directory.
-        shards: split -> names of its TFRecord files in order.
-        spec: the dataset's numbers.
-        metadata: name, configuration and traits; must be JSON.
-
-    Returns:
-        The fingerprint.
-    """
-    path = pathlib.Path(path)
-    arrays, splits, offsets, checksums = {}, {}, {}, {}
-    for split, names in shards.items():
-        scanned = [scan_shard(path / name) for name in names]
-        offsets[split] = np.concatenate([o for o, _ in scanned])
-        checksums[split] = np.concatenate([c for _, c in scanned])
-        counts = [len(o) for o, _ in scanned]
-        arrays[f"{split}/offset"] = offsets[split]
-        arrays[f"{split}/checksum"] = checksums[split]
-        arrays[f"{split}/shard"] = np.repeat(np.arange(len(names)), counts).astype("i4")
-        entries = [
-            {"file": name, "bytes": os.path.getsize(path / name), "records": count}
-            for name, count in zip(names, counts, strict=True)
-        ]
-        splits[split] = {"records": sum(counts), "shards": entries}
-    manifest = {
-        "schema_version": schema.SCHEMA_VERSION,
-        "spec": dataclasses.asdict(spec),
-        **metadata,
-        "splits": splits,
-    }
-    manifest = json.loads(json.dumps(manifest))
-    manifest["fingerprint"] = _fingerprint(manifest, offsets, checksums)
-    with atomic_write(path / INDEX) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
-    with atomic_write(path / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    return manifest["fingerprint"]
+    return RecordDirectory(folder, manifest, spec, index)
 
 
 def read_serialized(split: Split, indices: Sequence[int]) -> Iterator[bytes]:
@@ -298,11 +209,15 @@ def read_serialized(split: Split, indices: Sequence[int]) -> Iterator[bytes]:
     import tensorflow as tf
 
     chosen = np.asarray(indices, np.int64)
-    files = np.array(split.shards)[split.shard[chosen]]
+    files = tf.constant(split.shards)
     # Only inside a mapped function: TensorFlow cannot rebuild a top-level dataset that
     # has byte offsets.
-    places = tf.data.Dataset.from_tensor_slices((files, split.offset[chosen]))
-    data = iter(places.flat_map(record_at))
+    places = (split.shard[chosen], split.offset[chosen])
+    data = iter(
+        tf.data.Dataset.from_tensor_slices(places).flat_map(
+            lambda shard, offset: record_at(tf.gather(files, shard), offset)
+        )
+    )
     for index in chosen:
         try:
             yield next(data).numpy()
@@ -353,6 +268,28 @@ def read_records(
         yield schema.decode(serialized, directory.spec)
 
 
+def verified(
+    directory: RecordDirectory, split: str
+) -> Iterator[tuple[str, schema.Record]]:
+    """Read a split and check every record against its checksum and the schema.
+
+    Args:
+        directory: from ``open_directory``.
+        split: its name.
+
+    Yields:
+        Where the record lies, and the record.
+
+    Raises:
+        RecordError: naming the shard, the record and what is wrong.
+    """
+    found = directory.split(split)
+    for index, data in enumerate(read_serialized(found, range(len(found)))):
+        where = found.describe(index)
+        record = schema.decode(data, directory.spec)
+        yield where, schema.validate(record, directory.spec, where)
+
+
 def verify(path: str | os.PathLike) -> dict[str, int]:
     """Read every record and check its bytes against its checksum and the schema.
 
@@ -366,14 +303,7 @@ def verify(path: str | os.PathLike) -> dict[str, int]:
         RecordError: naming the shard, the record and what is wrong.
     """
     directory = open_directory(path)
-    counts = {}
-    for name in directory.manifest["splits"]:
-        split = directory.split(name)
-        for index, data in enumerate(read_serialized(split, range(len(split)))):
-            schema.validate(
-                schema.decode(data, directory.spec),
-                directory.spec,
-                split.describe(index),
-            )
-        counts[name] = len(split)
-    return counts
+    return {
+        name: sum(1 for _ in verified(directory, name))
+        for name in directory.manifest["splits"]
+    }

@@ -291,7 +291,8 @@ def encode(record: Record, extras: Sequence[FieldSpec] = ()) -> bytes:
             content = tf.train.Feature(float_list=tf.train.FloatList(value=flat))
         features[field.name] = content
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString()
+    # The map of features would come in another order in every process.
+    return example.SerializeToString(deterministic=True)
 
 
 def decode(serialized: bytes, spec: RecordSpec) -> Record:

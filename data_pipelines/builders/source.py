@@ -1,7 +1,6 @@
 """What a dataset must provide to become records; needs neither TensorFlow nor TFDS."""
 
 import abc
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -72,11 +71,82 @@ def checked_examples(
     Raises:
         RecordError: naming dataset, split, key and field, or the number of records.
     """
-    for key, record in itertools.zip_longest(keys, source.examples(split, keys)):
-        where = f"{source.name}: split {split}: key {key!r}"
-        if key is None or record is None:
-            raise RecordError(
-                f"{source.name}: split {split}: expected {len(keys)} records for as "
-                f"many keys, found {'more' if key is None else 'fewer'}"
-            )
-        yield schema.validate(record, source.spec, where)
+    for found in examples_or_errors(source, split, keys):
+        if isinstance(found, RecordError):
+            raise found
+        yield found
+
+
+def examples_or_errors(
+    source: RecordSource, split: str, keys: Sequence[Key]
+) -> Iterator[schema.Record | RecordError]:
+    """Validated records of a source, or the error of each that is bad.
+
+    Args:
+        source: the dataset.
+        split: name of the split.
+        keys: of the examples.
+
+    Yields:
+        In the order of the keys a complete record, or a ``RecordError`` that names
+        dataset, split, key and what is wrong.
+
+    Raises:
+        RecordError: the source gives fewer or more records than there are keys.
+    """
+    done = 0
+    while done < len(keys):
+        examples = iter(source.examples(split, keys[done:]))
+        try:
+            for record in examples:
+                if done == len(keys):
+                    raise _WrongNumberError(_number(source, split, keys, "more"))
+                yield _validated(source, split, keys[done], record)
+                done += 1
+        except _WrongNumberError:
+            raise
+        except RecordError as error:
+            # A source that works ahead may have stumbled over a later key.
+            yield _alone(source, split, keys[done], error)
+            done += 1
+            continue
+        if done < len(keys):
+            raise RecordError(_number(source, split, keys, "fewer"))
+
+
+class _WrongNumberError(RecordError):
+    """A source that breaks the rule of one record per key; no record is to blame."""
+
+
+def _number(source: RecordSource, split: str, keys: Sequence[Key], found: str) -> str:
+    return (
+        f"{source.name}: split {split}: expected {len(keys)} records for as "
+        f"many keys, found {found}"
+    )
+
+
+def _where(source: RecordSource, split: str, key: Key) -> str:
+    return f"{source.name}: split {split}: key {key!r}"
+
+
+def _validated(
+    source: RecordSource, split: str, key: Key, record: schema.Record
+) -> schema.Record | RecordError:
+    try:
+        return schema.validate(record, source.spec, _where(source, split, key))
+    except RecordError as error:
+        return error
+
+
+def _alone(
+    source: RecordSource, split: str, key: Key, error: RecordError
+) -> schema.Record | RecordError:
+    try:
+        (record,) = source.examples(split, [key])
+        return _validated(source, split, key, record)
+    except RecordError as again:
+        error = again
+    except ValueError:
+        pass  # not one record for the key: the first error says more
+    error.args = (f"{_where(source, split, key)}: {error}",)
+    return error

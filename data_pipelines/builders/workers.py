@@ -1,18 +1,19 @@
-"""Records converted by worker processes, in order and without piling up."""
+"""Shards converted by worker processes."""
 
-import collections
 import concurrent.futures
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from data_pipelines import schema
-from data_pipelines.builders.source import Factory, Key, RecordSource, checked_examples
+from data_pipelines.builders import shards
+from data_pipelines.builders.shards import Shard
+from data_pipelines.builders.source import Factory, RecordSource
 
-T = TypeVar("T")
 _source: RecordSource | None = None
+_records_done: Any = None
+_POLL_SECONDS = 0.5
 
 
 def _leave_with_parent() -> None:
@@ -23,59 +24,67 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _open_source(factory: Factory) -> None:
-    global _source
+def _open_source(factory: Factory, records_done: Any) -> None:
+    global _source, _records_done
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _source = factory()
+    _source, _records_done = factory(), records_done
 
 
-def _convert(split: str, keys: Sequence[Key]) -> list[schema.Record]:
+def _count() -> None:
+    with _records_done.get_lock():
+        _records_done.value += 1
+
+
+def _write(shard: Shard, folder: str, skip_bad: int) -> Shard:
     assert _source is not None, "the worker opens its source first"
-    return list(checked_examples(_source, split, keys))
+    shards.write(_source, shard, folder, skip_bad=skip_bad, on_record=_count)
+    return shard
 
 
-def chunks(keys: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive slices of at most ``size`` keys."""
-    return (keys[i : i + size] for i in range(0, len(keys), size))
-
-
-class Workers:
-    """A pool of spawned processes, each with its own source.
+def write_all(
+    factory: Factory,
+    todo: Sequence[Shard],
+    folder: str,
+    *,
+    num_workers: int,
+    skip_bad: int,
+    on_records: Callable[[int], None],
+) -> Iterator[Shard]:
+    """Convert shards in spawned processes, each with its own source.
 
     Args:
         factory: picklable; called once in each process.
-        count: number of processes.
-        chunk_size: keys converted per task.
+        todo: shards to write.
+        folder: where they go.
+        num_workers: number of processes.
+        skip_bad: bad records that each may leave out.
+        on_records: called now and then with the number of further records done.
+
+    Yields:
+        Each shard when it is finished, in any order.
     """
-
-    def __init__(self, factory: Factory, count: int, chunk_size: int):
-        self._chunk_size = chunk_size
-        self._window = 2 * count
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-            count,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_open_source,
-            initargs=(factory,),
-        )
-
-    def examples(self, split: str, keys: Sequence[Key]) -> Iterator[schema.Record]:
-        """Records of the keys in their order.
-
-        Args:
-            split: name of the split.
-            keys: of the examples.
-
-        Yields:
-            Validated records; at most two chunks per process wait at a time.
-        """
-        waiting: collections.deque = collections.deque()
-        for chunk in chunks(keys, self._chunk_size):
-            waiting.append(self._pool.submit(_convert, split, chunk))
-            if len(waiting) > self._window:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-
-    def close(self) -> None:
-        """End the processes; tasks not yet begun are dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    context = multiprocessing.get_context("spawn")
+    records_done = context.Value("q", 0)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(num_workers, len(todo)),
+        mp_context=context,
+        initializer=_open_source,
+        initargs=(factory, records_done),
+    )
+    seen = 0
+    # Shards wait here and not in the pool's queue: their keys are pickled there.
+    waiting, running = list(reversed(todo)), set()
+    try:
+        while waiting or running:
+            while waiting and len(running) < 2 * num_workers:
+                running.add(pool.submit(_write, waiting.pop(), folder, skip_bad))
+            done, running = concurrent.futures.wait(
+                running, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED
+            )
+            count = records_done.value
+            on_records(count - seen)
+            seen = count
+            for future in done:
+                yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -93,7 +93,8 @@ class People(source.RecordSource):
     def example(self, split, key):
         index = int(key.removeprefix(f"{split}_"))
         record = make_record(index, joint_set=self.spec.joint_set)
-        if index == self._broken:
+        broken = self._broken if isinstance(self._broken, tuple) else (self._broken,)
+        if index in broken:
             record["betas"] = np.full(10, np.nan)
         return record
 

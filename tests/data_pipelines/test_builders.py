@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_pipelines import records, schema
-from data_pipelines.builders import base, synthetic
+from data_pipelines.builders import base, beam, synthetic
 from tests.data_pipelines import people
 from tests.data_pipelines.people import People, build_people, make_record
 
@@ -45,40 +45,78 @@ def test_a_second_build_does_nothing_and_another_config_is_refused(
 
 def test_worker_processes_write_the_same_records(tmp_path):
     alone = build_people(tmp_path / "a", count=7)
-    shared = build_people(tmp_path / "b", count=7, num_workers=2, chunk_size=2)
+    shared = build_people(tmp_path / "b", count=7, num_workers=2)
     fingerprints = {records.open_directory(p).fingerprint for p in (alone, shared)}
     assert len(fingerprints) == 1
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_failed_conversion_leaves_nothing_and_can_be_repeated(tmp_path, num_workers):
+def test_a_failed_conversion_keeps_finished_shards(tmp_path, num_workers):
     with pytest.raises(schema.RecordError, match="key 'train_3'.*field betas.*finite"):
         build_people(tmp_path, count=5, broken=3, num_workers=num_workers)
     parent = tmp_path / "people_smpl_24"
-    assert [p.name for p in parent.iterdir()] == [".lock"]
+    unfinished = parent / "incomplete.1.1.0"
+    assert sorted(p.name for p in parent.iterdir()) == [".lock", unfinished.name]
+    assert sorted(p.name for p in unfinished.iterdir()) == [
+        ".parts",
+        "people_smpl_24-train.tfrecord-00000-of-00002",
+    ]
     with pytest.raises(schema.RecordError, match="expected one directory"):
         records.open_directory(tmp_path)
     assert len(contents(build_people(tmp_path, count=5))) == 5
+    assert sorted(p.name for p in parent.iterdir()) == [".lock", "1.1.0"]
 
 
-def test_remains_of_a_killed_conversion_are_cleared(tmp_path):
-    program = (
-        "import os, sys;"
-        "from tests.data_pipelines import people;"
-        "people.People.example = lambda *a: os.kill(os.getpid(), 9);"
-        "people.build_people(sys.argv[1], count=3)"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True
-    )
+KILLED = """
+import os, sys
+from tests.data_pipelines import people
+
+asked = []
+example = people.People.example
+
+def watched(self, split, key):
+    asked.append(key)
+    if key == sys.argv[2]:
+        os.kill(os.getpid(), 9)
+    return example(self, split, key)
+
+people.People.example = watched
+path = people.build_people(sys.argv[1], count=12, num_shards=4)
+print(*asked)
+"""
+
+
+def run_killed(folder, key):
+    command = [sys.executable, "-c", KILLED, str(folder), key]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_killed_conversion_goes_on_at_the_shard_it_stood_at(tmp_path):
+    ended = run_killed(tmp_path, "train_7")
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     parent = tmp_path / "people_smpl_24"
-    assert len([p for p in parent.iterdir() if p.is_dir()]) == 1
+    assert sorted(p.name for p in parent.iterdir()) == [".lock", "incomplete.1.1.0"]
     with pytest.raises(schema.RecordError, match="expected one directory"):
         records.open_directory(tmp_path)
-    path = build_people(tmp_path, count=3)
+    ended = run_killed(tmp_path, "none")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == [f"train_{i}" for i in range(6, 12)]
+    path = records.find_directory(tmp_path)
     assert sorted(p.name for p in parent.iterdir()) == [".lock", path.name]
-    assert [p.name for p in tmp_path.iterdir()] == [parent.name]
+    assert not list(path.glob(".*"))
+    whole = build_people(tmp_path / "whole", count=12, num_shards=4)
+    fingerprints = {records.open_directory(p).fingerprint for p in (path, whole)}
+    assert len(fingerprints) == 1
+
+
+def test_remains_of_another_conversion_are_cleared(tmp_path):
+    with pytest.raises(schema.RecordError, match="key 'train_3'"):
+        build_people(tmp_path, count=5, broken=3)
+    unfinished = tmp_path / "people_smpl_24" / "incomplete.1.1.0"
+    (unfinished.parent / "incomplete.old").mkdir()
+    assert len(contents(build_people(tmp_path, count=6))) == 6
+    names = sorted(p.name for p in unfinished.parent.iterdir())
+    assert names == [".lock", "1.1.0"]
 
 
 def test_only_one_conversion_at_a_time(tmp_path):
@@ -133,7 +171,7 @@ def test_synthetic_records_come_from_the_injected_source(tmp_path):
         size_px=32,
         config={"body": "open"},
     )
-    path = base.build(factory, tmp_path, chunk_size=2, progress=False)
+    path = base.build(factory, tmp_path, progress=False)
     directory = records.open_directory(path)
     assert path.parent.name == "synthetic"
     assert directory.manifest["config"]["body"] == "open"
@@ -142,7 +180,7 @@ def test_synthetic_records_come_from_the_injected_source(tmp_path):
 
 
 def test_beam_is_optional_and_named(tmp_path):
-    if base.beam_is_installed():
+    if beam.is_installed():
         pytest.skip("apache-beam is installed")
     with pytest.raises(ImportError, match=r"hmr_jax\[beam\]"):
         build_people(tmp_path, count=3, beam_runner="DirectRunner")
@@ -151,10 +189,8 @@ def test_beam_is_optional_and_named(tmp_path):
 @pytest.mark.slow
 def test_beam_writes_the_same_records(tmp_path):
     pytest.importorskip("apache_beam")
-    alone = build_people(tmp_path / "a", count=9, num_shards=1)
-    beam = build_people(
-        tmp_path / "b", count=9, num_shards=1, chunk_size=2, beam_runner="DirectRunner"
-    )
+    alone = build_people(tmp_path / "a", count=9)
+    beam = build_people(tmp_path / "b", count=9, beam_runner="DirectRunner")
     fingerprints = {records.open_directory(p).fingerprint for p in (alone, beam)}
     assert len(fingerprints) == 1
 

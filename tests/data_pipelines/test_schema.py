@@ -104,7 +104,7 @@ def test_extras_are_zero_where_a_dataset_lacks_them():
     np.testing.assert_array_equal(found["world_pose_aa"][:, 0, 0], [1, 0])
     np.testing.assert_array_equal(found["activity"], np.zeros((2, 2)))
     assert found["note"].numpy().tolist() == [b"seen", b""]
-    with pytest.raises(schema.RecordError, match="field world_pose_aa: expected one of"):
+    with pytest.raises(schema.RecordError, match="world_pose_aa: expected one of"):
         schema.parse_batch(batch, names, SPEC)
 
 

@@ -1,0 +1,89 @@
+"""What a conversion took and left out: ``report.json`` beside the records."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_pipelines import storage
+from data_pipelines.builders.shards import Part
+from data_pipelines.builders.source import RecordSource
+
+REPORT = "report.json"
+
+
+def make(source: RecordSource, parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
+    """The report of a finished conversion.
+
+    Args:
+        source: that was converted; its ``dropped`` and ``counts`` are read, where it
+            has them.
+        parts: split -> finished shards.
+
+    Returns:
+        JSON: ``written`` and ``expected`` records by split, ``dropped`` persons or
+        frames of the raw data with their reason, ``bad`` records left out.
+    """
+    dropped = getattr(source, "dropped", {})
+    return {
+        "name": source.name,
+        "written": {
+            split: sum(len(part.index.offset) for part in found)
+            for split, found in parts.items()
+        },
+        "expected": dict(getattr(source, "counts", {})),
+        "dropped": [
+            {"split": split, "reason": reason, "number": number}
+            for (split, reason), number in sorted(dropped.items())
+        ],
+        "bad": [
+            dataclasses.asdict(bad)
+            for found in parts.values()
+            for part in found
+            for bad in part.bad
+        ],
+    }
+
+
+def write(folder: str, report: Mapping[str, Any]) -> None:
+    """Write the report beside the records."""
+    text = json.dumps(report, indent=1) + "\n"
+    storage.write_bytes(storage.join(folder, REPORT), text.encode())
+
+
+def read(folder: str) -> dict[str, Any] | None:
+    """The report beside the records; None where there is none."""
+    path = storage.join(folder, REPORT)
+    return json.loads(storage.read_bytes(path)) if storage.exists(path) else None
+
+
+def surprises(report: Mapping[str, Any]) -> list[str]:
+    """One line for each split whose size is not that of the public release.
+
+    Args:
+        report: from ``make``.
+    """
+    return [
+        f"{report['name']}: split {split}: the public release gives "
+        f"{report['expected'][split]} records, found {written}"
+        for split, written in report["written"].items()
+        if split in report["expected"] and report["expected"][split] != written
+    ]
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    """The report as text, without what does not go as expected.
+
+    Args:
+        report: from ``make``.
+    """
+    found = []
+    for split, written in report["written"].items():
+        expected = report["expected"].get(split)
+        release = "" if expected is None else f" (public release: {expected})"
+        found.append(f"{split}: {written} records{release}")
+    for item in report["dropped"]:
+        found.append(f"{item['split']}: dropped {item['number']}: {item['reason']}")
+    for item in report["bad"]:
+        found.append(f"{item['split']}: left out bad record: {item['error']}")
+    return found

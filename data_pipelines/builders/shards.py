@@ -1,0 +1,247 @@
+"""A conversion's unit of work: one shard, written whole or not at all.
+
+A shard holds the records of a contiguous range of a split's keys. It is written to a
+temporary name, renamed, and then vouched for by a small part file, so that a conversion
+killed at any moment loses the shards in progress and no more.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import indexing, schema, storage
+from data_pipelines.builders.source import Key, RecordSource, examples_or_errors
+from data_pipelines.schema import RecordError
+
+PARTS = ".parts"
+"""Folder of the part files; it goes when the whole conversion is done."""
+RECORDS_PER_SHARD = 1000
+_FEW_RECORDS = 64
+_SOME_SHARDS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of records that is to be written.
+
+    Attributes:
+        split: it belongs to.
+        file: its name.
+        keys: of its records.
+    """
+
+    split: str
+    file: str
+    keys: Sequence[Key]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    """A record that was left out.
+
+    Attributes:
+        split: of the record.
+        key: its name in the source.
+        error: what is wrong with it.
+    """
+
+    split: str
+    key: Key
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A finished shard.
+
+    Attributes:
+        index: its file, offsets and checksums.
+        bad: records that it should have and lacks.
+    """
+
+    index: indexing.ShardIndex
+    bad: tuple[Bad, ...]
+
+
+class TooManyBadError(RecordError):
+    """More bad records than may be left out."""
+
+    def __init__(self, name: str, allowed: int, bad: Sequence[Bad]):
+        lines = "; ".join(item.error for item in bad[: allowed + 1])
+        super().__init__(
+            f"{name}: expected at most {allowed} bad records (skip_bad), found "
+            f"{len(bad)} or more: {lines}"
+            if allowed
+            else bad[0].error
+        )
+        self._arguments = (name, allowed, tuple(bad))
+
+    def __reduce__(self):
+        return type(self), self._arguments
+
+
+def plan(
+    name: str, split: str, keys: Sequence[Key], num_shards: int | None = None
+) -> list[Shard]:
+    """Cut a split into shards of nearly equal numbers of records.
+
+    Args:
+        name: of the dataset.
+        split: of the keys.
+        keys: in the order of the records on disk.
+        num_shards: by default one for every thousand records, and several for a small
+            dataset too, so that worker processes can share it.
+
+    Returns:
+        The shards, named as TFDS names them.
+
+    Raises:
+        RecordError: a key that comes twice.
+    """
+    count = len(keys)
+    if len(set(keys)) != count:
+        raise RecordError(
+            f"{name}: split {split}: expected unique keys, found "
+            f"{count - len(set(keys))} repeated"
+        )
+    if num_shards is None:
+        few = min(_SOME_SHARDS, math.ceil(count / _FEW_RECORDS))
+        num_shards = max(few, math.ceil(count / RECORDS_PER_SHARD))
+    num_shards = max(1, min(num_shards, count))
+    edges = [(i * count + num_shards // 2) // num_shards for i in range(num_shards + 1)]
+    return [
+        Shard(split, f"{name}-{split}.tfrecord-{i:05d}-of-{num_shards:05d}", keys[a:b])
+        for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False))
+    ]
+
+
+def identity(shards: Sequence[Shard]) -> list[dict[str, Any]]:
+    """What the content of shards depends on beside the source's description, as JSON.
+
+    Args:
+        shards: from ``plan``.
+    """
+    return [
+        {"file": s.file, "records": len(s.keys), "keys": _hash(s.keys)} for s in shards
+    ]
+
+
+def _hash(keys: Sequence[Key]) -> str:
+    return hashlib.sha256("\n".join(map(str, keys)).encode()).hexdigest()[:32]
+
+
+def write(
+    source: RecordSource,
+    shard: Shard,
+    folder: str,
+    *,
+    skip_bad: int = 0,
+    on_record: Callable[[], None] = lambda: None,
+) -> None:
+    """Convert the records of a shard and put it and its part file into place.
+
+    Args:
+        source: the dataset.
+        shard: from ``plan``.
+        folder: where the shard goes; it holds ``PARTS``.
+        skip_bad: bad records that may be left out.
+        on_record: called after each record.
+
+    Raises:
+        TooManyBadError: there are more, naming them.
+    """
+    import tensorflow as tf
+
+    bad: list[Bad] = []
+    path = storage.join(folder, shard.file)
+    with _local_file(folder, path) as temporary:
+        with tf.io.TFRecordWriter(temporary) as writer:
+            found = examples_or_errors(source, shard.split, shard.keys)
+            for key, record in zip(shard.keys, found, strict=True):
+                if isinstance(record, RecordError):
+                    bad.append(Bad(shard.split, key, str(record)))
+                    if len(bad) > skip_bad:
+                        raise TooManyBadError(source.name, skip_bad, bad)
+                else:
+                    writer.write(schema.encode(record, source.spec.extras))
+                on_record()
+        offset, checksum = indexing.scan_shard(temporary)
+        size = os.path.getsize(temporary)
+        if storage.is_local(path):
+            storage.move(temporary, path)
+        else:
+            storage.copy_in(temporary, path)
+    index = indexing.ShardIndex(shard.file, size, offset, checksum)
+    _write_part(folder, Part(index, tuple(bad)))
+
+
+@contextlib.contextmanager
+def _local_file(folder: str, path: str) -> Iterator[str]:
+    """A temporary file of this machine, beside the parts where those are local."""
+    if storage.is_local(path):
+        parts = storage.join(folder, PARTS, storage.name(path))
+        temporary = storage.temporary_name(parts)
+        try:
+            yield temporary
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+        return
+    with tempfile.TemporaryDirectory() as elsewhere:
+        yield storage.join(elsewhere, "shard")
+
+
+def _part_path(folder: str, file: str) -> str:
+    return storage.join(folder, PARTS, f"{file}.npz")
+
+
+def _write_part(folder: str, part: Part) -> None:
+    facts = {
+        "size": part.index.size,
+        "bad": [dataclasses.asdict(item) for item in part.bad],
+    }
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        offset=part.index.offset,
+        checksum=part.index.checksum,
+        facts=np.array(json.dumps(facts)),
+    )
+    storage.write_bytes(_part_path(folder, part.index.file), buffer.getvalue())
+
+
+def finished(folder: str, shard: Shard) -> Part | None:
+    """What became of a shard, where it is finished.
+
+    Args:
+        folder: as for ``write``.
+        shard: from ``plan``.
+
+    Returns:
+        None where it is missing, cut short or not vouched for.
+    """
+    path, shard_path = _part_path(folder, shard.file), storage.join(folder, shard.file)
+    if not (storage.exists(path) and storage.exists(shard_path)):
+        return None
+    try:
+        with np.load(io.BytesIO(storage.read_bytes(path))) as content:
+            facts = json.loads(str(content["facts"]))
+            offset, checksum = content["offset"], content["checksum"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    bad = tuple(Bad(**item) for item in facts["bad"])
+    whole = len(offset) + len(bad) == len(shard.keys)
+    if not whole or storage.size(shard_path) != facts["size"]:
+        return None
+    index = indexing.ShardIndex(shard.file, facts["size"], offset, checksum)
+    return Part(index, bad)

@@ -1,0 +1,170 @@
+"""The index of a directory of records: what each shard holds, and its fingerprint.
+
+Beside the shards stand ``records.json`` (schema version, joint set, configuration,
+number of records and bytes of each shard, fingerprint) and ``records.npz`` (offset and
+checksum of each record), so that any record is read at once and damage is named.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import schema, storage
+from data_pipelines.schema import RecordError
+
+MANIFEST = "records.json"
+INDEX = "records.npz"
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardIndex:
+    """What one shard holds.
+
+    Attributes:
+        file: its name.
+        size: bytes.
+        offset: int64 [N], first byte of each record.
+        checksum: uint32 [N], masked CRC-32C of each record's data.
+    """
+
+    file: str
+    size: int
+    offset: np.ndarray
+    checksum: np.ndarray
+
+
+def scan_shard(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Offset and stored checksum of each record of a TFRecord file on this machine.
+
+    Args:
+        path: the file; only record headers and footers are read.
+
+    Returns:
+        int64 [N] offsets and uint32 [N] masked CRC-32C of the data.
+
+    Raises:
+        RecordError: a record reaches beyond the end of the file.
+    """
+    size = os.path.getsize(path)
+    offsets: list[int] = []
+    checksums: list[int] = []
+    position = 0
+    with open(path, "rb") as file:
+        while position < size:
+            file.seek(position)
+            header = file.read(_HEADER_BYTES)
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else size
+            end = position + _HEADER_BYTES + length + _FOOTER_BYTES
+            if end > size:
+                raise RecordError(
+                    f"{path}: record {len(offsets)} (at byte {position}): expected it "
+                    f"to end at byte {end}, found the end of the file at {size}"
+                )
+            file.seek(end - _FOOTER_BYTES)
+            checksums.append(struct.unpack("<I", file.read(_FOOTER_BYTES))[0])
+            offsets.append(position)
+            position = end
+    return np.array(offsets, np.int64), np.array(checksums, np.uint32)
+
+
+def write_index(
+    folder: str,
+    shards: Mapping[str, Sequence[ShardIndex]],
+    spec: schema.RecordSpec,
+    metadata: Mapping[str, Any],
+) -> str:
+    """Write the index and, last of all, the manifest beside finished shards.
+
+    Args:
+        folder: the directory.
+        shards: split -> its shards in order.
+        spec: the dataset's numbers.
+        metadata: name, configuration and traits; must be JSON.
+
+    Returns:
+        The fingerprint.
+    """
+    arrays, splits, offsets, checksums = {}, {}, {}, {}
+    for split, found in shards.items():
+        counts = [len(s.offset) for s in found]
+        offsets[split] = np.concatenate([s.offset for s in found])
+        checksums[split] = np.concatenate([s.checksum for s in found])
+        arrays[f"{split}/offset"] = offsets[split]
+        arrays[f"{split}/checksum"] = checksums[split]
+        arrays[f"{split}/shard"] = np.repeat(np.arange(len(found)), counts).astype("i4")
+        entries = [
+            {"file": s.file, "bytes": s.size, "records": len(s.offset)} for s in found
+        ]
+        splits[split] = {"records": sum(counts), "shards": entries}
+    manifest = {
+        "schema_version": schema.SCHEMA_VERSION,
+        "spec": dataclasses.asdict(spec),
+        **metadata,
+        "splits": splits,
+    }
+    manifest = json.loads(json.dumps(manifest))
+    manifest["fingerprint"] = fingerprint(manifest, offsets, checksums)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    storage.write_bytes(storage.join(folder, INDEX), buffer.getvalue())
+    text = json.dumps(manifest, indent=1) + "\n"
+    storage.write_bytes(storage.join(folder, MANIFEST), text.encode())
+    return manifest["fingerprint"]
+
+
+def load_index(folder: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of the index.
+
+    Args:
+        folder: the directory.
+        manifest: content of ``records.json``.
+
+    Returns:
+        ``SPLIT/offset``, ``SPLIT/checksum`` and ``SPLIT/shard`` -> array.
+
+    Raises:
+        RecordError: missing or damaged, naming the file.
+    """
+    path = storage.join(folder, INDEX)
+    if not storage.exists(path):
+        raise RecordError(f"{path}: expected the index of records, found none")
+    kinds = ("offset", "checksum", "shard")
+    names = [f"{split}/{kind}" for split in manifest["splits"] for kind in kinds]
+    try:
+        with np.load(io.BytesIO(storage.read_bytes(path))) as index:
+            return {name: index[name] for name in names}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{path}: not an index of records: {error!r}") from error
+
+
+def fingerprint(
+    manifest: Mapping[str, Any],
+    offsets: Mapping[str, np.ndarray],
+    checksums: Mapping[str, np.ndarray],
+) -> str:
+    """Hash of the configuration and of every record's checksum.
+
+    Args:
+        manifest: content of ``records.json``, with or without the fingerprint.
+        offsets: split -> int64 [N].
+        checksums: split -> uint32 [N].
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    keep = {k: v for k, v in manifest.items() if k != "fingerprint"}
+    digest = hashlib.sha256(json.dumps(keep, sort_keys=True).encode())
+    for name in sorted(offsets):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(offsets[name], "<i8").tobytes())
+        digest.update(np.ascontiguousarray(checksums[name], "<u4").tobytes())
+    return digest.hexdigest()[:32]
