@@ -73,9 +73,8 @@ class Mpii(RawSource):
         """Positions in the list of people."""
         people = self._entries(split)
         keys = [i for i, person in enumerate(people) if person["scale"] > 0]
-        self.dropped.pop((split, "no scale"), None)
         if len(keys) < len(people):
-            self.drop(split, "no scale", len(people) - len(keys))
+            self.dropped[split, "no scale"] = len(people) - len(keys)
         return keys
 
     def example(self, split: str, key: Any) -> schema.Record:

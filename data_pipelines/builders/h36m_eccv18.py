@@ -1,0 +1,103 @@
+"""Human3.6M of the ECCV 2018 challenge, from the cached list of its labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import schema
+from data_pipelines.builders.mpii_joints import H36M_TO_MPII
+from data_pipelines.builders.raw import RawSource, box_of_centre, with_validity
+from data_pipelines.builders.video_fields import DEPTH_PX, flags
+from hmr_jax.body.joint_sets import map_joints
+
+_SET = "h36m_right_first_17"
+_FOLDERS = {"train": "Train", "val": "Val"}
+_LABELS = ("joints_3d", "joints_3d_relative")
+_BOX = ("center_x", "center_y", "width", "height")
+
+
+class H36mEccv18(RawSource):
+    """One frame of the challenge, 17 joints below the pelvis.
+
+    The box is the cache's own; pose_hg crops a square of its longer side.
+
+    Args:
+        raw: folder with ``msra_cache`` and ``ECCV18_Challenge``.
+    """
+
+    name = "h36m_eccv18"
+    spec = schema.RecordSpec(joint_set=_SET, num_joints=17, extras=(DEPTH_PX,))
+    description = "Human3.6M as sampled for the ECCV 2018 PoseTrack challenge."
+    citation = (
+        "Ionescu et al., Human3.6M: Large Scale Datasets and Predictive Methods for 3D "
+        "Human Sensing in Natural Environments, PAMI 2014; labels cached by Sun et "
+        "al., Integral Human Pose Regression, ECCV 2018"
+    )
+    needs = (
+        "msra_cache/HM36_eccv_challenge_{Train,Val}_cache/"
+        "HM36_eccv_challenge_{Train,Val}_w288xh384_keypoint_jnt_bbox_db.pkl",
+        "ECCV18_Challenge/{Train,Val}/IMG/00001.jpg, ...",
+    )
+    origin = "http://vision.imar.ro/human3.6m/challenge_open.php"
+    licence = "Human3.6M's: registered academic use, no redistribution"
+    counts = {"train": 35832, "val": 19312}
+
+    def __init__(self, raw: str):
+        super().__init__(raw)
+        self._labels: dict[str, list[dict[str, Any]]] = {}
+
+    def splits(self) -> Sequence[str]:
+        """The two parts with labels."""
+        return tuple(_FOLDERS)
+
+    def _cache(self, split: str) -> str:
+        name = f"HM36_eccv_challenge_{_FOLDERS[split]}"
+        file = f"{name}_w288xh384_keypoint_jnt_bbox_db.pkl"
+        return self.path("msra_cache", f"{name}_cache", file)
+
+    def _frames(self, split: str) -> list[dict[str, Any]]:
+        if split not in self._labels:
+            path = self._cache(split)
+            frames = self.read_pickle(path)
+            if not isinstance(frames, list):
+                raise self.wrong(path, "a list of frames", type(frames).__name__)
+            for i, frame in enumerate(frames):
+                self.require(f"{path}: frame {i}", frame, (*_LABELS, *_BOX))
+            self._labels[split] = frames
+        return self._labels[split]
+
+    def keys(self, split: str) -> Sequence[int]:
+        """Image numbers from 1; the labels follow in the same order."""
+        return range(1, len(self._frames(split)) + 1)
+
+    def example(self, split: str, key: Any) -> schema.Record:
+        """One frame."""
+        frame = self._frames(split)[key - 1]
+        joints = {}
+        for name in _LABELS:
+            array = np.asarray(frame[name], np.float64)
+            if array.ndim != 2 or len(array) < 17 or array.shape[1] != 3:
+                where = f"{self._cache(split)}: frame {key - 1}"
+                expected = f"{name} of shape [17 or more, 3]"
+                raise self.wrong(where, expected, list(array.shape))
+            joints[name] = array[:17]
+        image_px, relative = (joints[name] for name in _LABELS)
+        camera = with_validity(relative / 1000)
+        left_first, _ = map_joints(_SET, "h36m_17")
+        centre = frame["center_x"], frame["center_y"]
+        box = box_of_centre(centre, (frame["width"], frame["height"]))
+        folder = _FOLDERS[split]
+        path = self.path("ECCV18_Challenge", folder, "IMG", f"{key:05d}.jpg")
+        return {
+            **self.read_image(path),
+            **flags("keypoints", "joints_3d"),
+            "has_root": 0,
+            "sample_id": f"{split}_{key:05d}",
+            "frame_id": key,
+            "bbox_xywh_px": box,
+            "keypoints_px": with_validity(image_px[:, :2], 2),
+            "joints_cam_m": camera,
+            "joints_h36m_cam_m": camera[left_first],
+            "depth_px": image_px[list(H36M_TO_MPII), 2],
+        }
