@@ -301,3 +301,30 @@ def select_joints(
     wanted = [names.get(name, name) for name in get_joint_set(target_set).joints]
     index = np.array([found.index(n) if n in found else -1 for n in wanted])
     return points[..., index, :] * (index >= 0)[:, None]
+
+
+def frame_number(file_name: str) -> int:
+    """The number at the end of a picture's name; 0 where there is none."""
+    stem = file_name.rpartition("/")[2].partition(".")[0]
+    digits = stem[len(stem.rstrip("0123456789")) :]
+    return int(digits) if digits else 0
+
+
+def twist_fields(source: RawSource, where: str, twist: Mapping[str, Any]) -> Record:
+    """HybrIK's ``angle_twist``: -999 marks bones whose twist is not known.
+
+    Args:
+        source: names the dataset in errors.
+        where: file and entry.
+        twist: ``angle``, ``cos`` and ``sin``, 23 numbers each.
+    """
+    source.require(where, twist, ("angle", "cos", "sin"))
+    angle, cosine, sine = (
+        numbers(source, f"{where}: {name}", twist[name], (23,))
+        for name in ("angle", "cos", "sin")
+    )
+    weight = (angle > -10).astype(np.float64)
+    return {
+        "twist_cos_sin": np.stack([cosine, sine], axis=-1) * weight[:, None],
+        "twist_weight": weight,
+    }

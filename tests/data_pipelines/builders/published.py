@@ -1,0 +1,71 @@
+"""Small made-up datasets in published layouts: what their tests share."""
+
+import io
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines import records
+from data_pipelines.builders import base, source
+
+
+def picture(seed: int, size=(64, 48), kind: str = "JPEG") -> bytes:
+    """An image file (width, height) of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def put(path: pathlib.Path, content) -> pathlib.Path:
+    """Write bytes, or anything else as JSON, below folders made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(content, bytes):
+        content = json.dumps(plain(content)).encode()
+    path.write_bytes(content)
+    return path
+
+
+def plain(value):
+    """Arrays as lists, at any depth."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def rodrigues(vector) -> np.ndarray:
+    """The rotation matrix of an axis-angle vector that is not zero."""
+    angle = np.linalg.norm(vector)
+    x, y, z = np.asarray(vector) / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def pixels(points, focal, centre) -> np.ndarray:
+    """A pinhole camera, written out."""
+    points = np.asarray(points, np.float64)
+    x = focal[0] * points[..., 0] / points[..., 2] + centre[0]
+    y = focal[1] * points[..., 1] / points[..., 2] + centre[1]
+    return np.stack([x, y], axis=-1)
+
+
+def read(dataset, split: str) -> dict:
+    """Every validated record of a split by its name, in order."""
+    keys = dataset.keys(split)
+    found = list(source.checked_examples(dataset, split, keys))
+    assert [r["sample_id"] for r in found] == list(keys)
+    return {record["sample_id"]: record for record in found}
+
+
+def build(factory, data_dir) -> records.RecordDirectory:
+    """The dataset converted through TFDS, without a progress bar."""
+    return records.open_directory(base.build(factory, data_dir, progress=False))
+
+
+def close(found, expected, atol: float = 1e-5) -> None:
+    """Equal within float32."""
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
