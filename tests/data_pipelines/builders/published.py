@@ -3,6 +3,8 @@
 import io
 import json
 import pathlib
+import pickle
+import struct
 
 import numpy as np
 from PIL import Image
@@ -69,3 +71,23 @@ def build(factory, data_dir) -> records.RecordDirectory:
 def close(found, expected, atol: float = 1e-5) -> None:
     """Equal within float32."""
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=atol)
+
+
+class _Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
+    """Text and the bytes of arrays are one type of string in Python 2."""
+
+    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+
+    def save_string(self, value):
+        data = value.encode("latin1") if isinstance(value, str) else value
+        self.write(b"T" + struct.pack("<i", len(data)) + data)
+        self.memoize(value)
+
+    dispatch[bytes] = dispatch[str] = save_string
+
+
+def python2_pickle(value) -> bytes:
+    """A pickle of arrays and plain objects as Python 2 and its numpy wrote it."""
+    buffer = io.BytesIO()
+    _Python2Pickler(buffer, protocol=2).dump(value)
+    return buffer.getvalue().replace(b"numpy._core.", b"numpy.core.")

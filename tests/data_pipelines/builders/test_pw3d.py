@@ -1,0 +1,171 @@
+"""3DPW's own sequence files, as Python 2 pickled them."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from data_pipelines.builders import smooth_boxes
+from data_pipelines.builders.pw3d import Pw3d
+from data_pipelines.schema import RecordError
+from tests.data_pipelines.builders.published import (
+    build,
+    close,
+    picture,
+    pixels,
+    put,
+    python2_pickle,
+    read,
+    rodrigues,
+)
+
+FRAMES, SIZE = 12, (192, 108)
+FOCAL, CENTRE = (196.0, 197.0), (96.0, 54.0)
+K = np.array([[FOCAL[0], 0, CENTRE[0]], [0, FOCAL[1], CENTRE[1]], [0, 0, 1]])
+
+
+def sequence(rng, name, frames=FRAMES):
+    """Two people; camera poses turn and move with the frame."""
+    cameras = np.tile(np.eye(4), (frames, 1, 1))
+    for frame in range(frames):
+        cameras[frame, :3, :3] = rodrigues([0.05 * frame, 0.3, 3.0])
+        cameras[frame, :3, 3] = [0.02 * frame, 0.1, 4.0]
+    root = rng.standard_normal((2, frames, 1, 3)) * 0.1
+    joints = root + 0.4 * rng.standard_normal((2, frames, 24, 3))
+    detections = rng.uniform(20, 90, (2, frames, 3, 18))
+    detections[:, :, 2] = 0.9
+    return {
+        "sequence": name,
+        "betas": [rng.standard_normal(10), rng.standard_normal(300)],
+        "poses": [rng.standard_normal((frames, 72)) for _ in range(2)],
+        "trans": [rng.standard_normal((frames, 3)) for _ in range(2)],
+        "jointPositions": [j.reshape(frames, 72) for j in joints],
+        "genders": ["m", "f"],
+        "campose_valid": [np.ones(frames, int), np.ones(frames, int)],
+        "cam_poses": cameras,
+        "cam_intrinsics": K,
+        "poses2d": list(detections),
+        "img_frame_ids": np.arange(frames),
+        "v_template_clothed": [np.zeros((6, 3))] * 2,
+    }
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    rng = np.random.default_rng(2)
+    content = sequence(rng, "downtown_walk_00")
+    content["campose_valid"][0][[0, 4]] = 0
+    content["jointPositions"][1][7] = 90.0  # far outside the image
+    content["poses2d"][1][3, 2] = 0.0  # nobody detected
+    put(
+        tmp_path / "sequenceFiles" / "test" / "downtown_walk_00.pkl",
+        python2_pickle(content),
+    )
+    for frame in range(FRAMES):
+        file = tmp_path / "imageFiles" / "downtown_walk_00" / f"image_{frame:05d}.jpg"
+        put(file, picture(frame, SIZE))
+    return tmp_path, content
+
+
+def test_labels_of_every_record(dataset):
+    folder, content = dataset
+    source = Pw3d(str(folder))
+    found = read(source, "test")
+    assert len(found) == (FRAMES - 2) + (FRAMES - 1)
+    assert source.dropped == {
+        ("test", "no valid camera"): 2,
+        ("test", "no joint inside the image"): 1,
+    }
+    assert next(iter(found)) == "downtown_walk_00_0_00001"
+    for record in found.values():
+        person, frame = int(record["person_id"]), int(record["frame_id"])
+        camera = content["cam_poses"][frame]
+        rotation, offset = camera[:3, :3], camera[:3, 3]
+        world = content["jointPositions"][person][frame].reshape(24, 3)
+        joints = world @ rotation.T + offset
+        close(record["joints_cam_m"], np.c_[joints, np.ones(24)])
+        expected = pixels(joints, FOCAL, CENTRE)
+        close(record["keypoints_px"][:, :2], expected, 1e-2)
+        pose = content["poses"][person][frame].reshape(24, 3)
+        close(record["pose_aa"][1:], pose[1:])
+        turned = rodrigues(record["pose_aa"][0].astype(float))
+        close(turned, rotation @ rodrigues(pose[0]))
+        # The root joint of the moved body is where the camera sees the root joint.
+        rest = world[0] - content["trans"][person][frame]
+        close(rest + record["translation_m"], joints[0])
+        close(record["betas"], content["betas"][person][:10])
+        close(record["extrinsics"], camera)
+        close(record["intrinsics"], K)
+        close(record["detections_px"], content["poses2d"][person][frame].T)
+        assert record["gender"] == ("male", "female")[person]
+        inside = np.all((expected >= 0) & (expected < SIZE), axis=1)
+        low, high = expected[inside].min(0), expected[inside].max(0)
+        sides = 1.2 * (high - low)
+        close(record["bbox_xywh_px"], [*((low + high - sides) / 2), *sides], 1e-2)
+
+
+def test_smoothed_boxes(dataset):
+    folder, content = dataset
+    source = Pw3d(str(folder), boxes="smooth")
+    found = read(source, "test")
+    assert len(found) == (FRAMES - 2) + (FRAMES - 1)
+    assert source.dropped["test", "6 or fewer confident 2D detections"] == 1
+    scipy_ndimage = pytest.importorskip("scipy.ndimage")
+    scipy_signal = pytest.importorskip("scipy.signal")
+    points = np.swapaxes(content["poses2d"][0], 1, 2)[:, :, :2]
+    low, high = points.min(1), points.max(1)
+    scale = 150 / np.linalg.norm(high - low, axis=1)
+    track = np.stack([*((low + high) / 2).T, scale])
+    for zero_ends in (False, True):
+        rows = []
+        for row in track:
+            padded = row if zero_ends else np.pad(row, 5, mode="edge")
+            row = scipy_signal.medfilt(padded, 11)
+            row = row if zero_ends else row[5:-5]
+            rows.append(scipy_ndimage.gaussian_filter1d(row, 8))
+        x, y, s = rows
+        side = 1.1 * 150 / s
+        expected = np.stack([x - side / 2, y - side / 2, side, side], 1)
+        detections = np.swapaxes(content["poses2d"][0], 1, 2)
+        boxes = smooth_boxes.smooth_boxes(detections, zero_ends)
+        np.testing.assert_allclose(boxes, expected, rtol=1e-9)
+        option = "smooth_published" if zero_ends else "smooth"
+        record = read(Pw3d(str(folder), boxes=option), "test")
+        close(record["downtown_walk_00_0_00006"]["bbox_xywh_px"], expected[6], 1e-3)
+
+
+def test_boxes_of_people_not_seen_at_first(rng):
+    points = rng.uniform(0, 90, (20, 18, 3))
+    points[:, :, 2] = 1
+    points[:3, :, 2] = 0
+    points[9, :, 2] = 0
+    points[18:, :, 2] = 0
+    boxes = smooth_boxes.smooth_boxes(points)
+    missing = np.isnan(boxes).all(1)
+    np.testing.assert_array_equal(np.flatnonzero(missing), [0, 1, 2, 18, 19])
+    assert np.isnan(smooth_boxes.smooth_boxes(0 * points)).all()
+
+
+def test_the_records_on_disk(dataset, tmp_path):
+    folder, _ = dataset
+    rng = np.random.default_rng(3)
+    for split, name in (("train", "a_00"), ("validation", "b_00")):
+        content = sequence(rng, name, frames=2)
+        file = folder / "sequenceFiles" / split / f"{name}.pkl"
+        put(file, python2_pickle(content))
+        for frame in range(2):
+            image = folder / "imageFiles" / name / f"image_{frame:05d}.jpg"
+            put(image, picture(frame, SIZE))
+    directory = build(functools.partial(Pw3d, str(folder)), tmp_path / "out")
+    assert directory.spec == Pw3d.spec
+
+
+def test_what_is_missing_is_named(dataset):
+    folder, content = dataset
+    with pytest.raises(RecordError, match=r"pw3d: .*sequenceFiles/train.*\*.pkl"):
+        Pw3d(str(folder)).keys("train")
+    del content["poses2d"]
+    file = folder / "sequenceFiles" / "test" / "downtown_walk_00.pkl"
+    put(file, python2_pickle(content))
+    with pytest.raises(RecordError, match=r"downtown_walk_00.pkl.*'poses2d'"):
+        Pw3d(str(folder)).keys("test")
