@@ -10,6 +10,7 @@ Source: specs/i2l_meshnet.md, sections 8, 10 and 11.
 
 import tensorflow as tf
 
+from data_pipelines.builders import extra_fields
 from data_pipelines.transforms import geometry, image, moving, window
 from data_pipelines.transforms.draws import Slots, between, scale_and_rotation
 from data_pipelines.transforms.i2l_options import I2lOptions, i2l_options
@@ -78,6 +79,11 @@ class I2lTransform:
         *("translation_m", "has_smpl", "has_keypoints", "has_joints_3d", "has_camera"),
         *("translation_world_m", "box_is_crop", "root_depth_m"),
     )
+    extras = (
+        extra_fields.WORLD_TRANSLATION,
+        extra_fields.BOX_IS_CROP,
+        extra_fields.ROOT_DEPTH,
+    )
     num_uniforms = SLOTS.num_uniforms
     num_clip_uniforms = SLOTS.num_clip_uniforms
 
@@ -99,8 +105,7 @@ class I2lTransform:
         """Labels and the plan of the pixels of a batch.
 
         Args:
-            records: ``fields`` as tensors [B, ...], joints in ``joint_set``; those
-                after ``has_camera`` may be missing.
+            records: ``fields`` as tensors [B, ...], joints in ``joint_set``.
             uniforms: float32 [B, num_uniforms] in (0, 1).
 
         Returns:
@@ -111,10 +116,6 @@ class I2lTransform:
         """
         o = self.options
         r = {k: tf.cast(v, tf.float32) for k, v in records.items() if k != "image"}
-        for name, size in (("translation_world_m", [3]), ("box_is_crop", [])):
-            if name not in r:
-                r[name] = tf.zeros([tf.shape(uniforms)[0], *size])
-        r.setdefault("root_depth_m", tf.zeros_like(r["image_width"]))
         draws = SLOTS.split(uniforms)
         placement = _placement(r, draws, o)
         plan = window.pixel_plan(

@@ -17,6 +17,8 @@ def batch_of(records: list[dict], spec: schema.RecordSpec, transform) -> dict:
     batch = {}
     for name in transform.fields:
         if name not in specs:
+            extra = {field.name: field for field in transform.extras}[name]
+            batch[name] = tf.zeros([len(records), *extra.shape])
             continue
         values = [record[name] for record in records]
         if "joints" in specs[name].shape:
@@ -31,7 +33,7 @@ def batch_of(records: list[dict], spec: schema.RecordSpec, transform) -> dict:
 
 
 def uniforms_of(slots: Slots, count: int, **chosen) -> tf.Tensor:
-    """Uniforms [count, n]: 0.5, but for the slots that are named ([n] or [count, n])."""
+    """Uniforms [count, n], 0.5 but for the slots that are named."""
     split = slots.split(tf.fill([count, slots.num_uniforms], 0.5))
     columns = []
     for name, values in split.items():
