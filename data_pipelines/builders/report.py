@@ -10,6 +10,8 @@ from data_pipelines.builders.shards import Part
 from data_pipelines.builders.source import RecordSource
 
 REPORT = "report.json"
+NOTHING: dict[str, Any] = {"written": {}, "expected": {}, "dropped": [], "bad": []}
+"""Stands for the report of records that have none."""
 
 
 def make(source: RecordSource, parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:

@@ -1,56 +1,62 @@
 """Build, list, check and show datasets of records.
 
-    hmr-jax data build synthetic --config=configs/quickstart.py --out=DIR
     hmr-jax data list [DIR]
-    hmr-jax data check DIR
-    hmr-jax data show DIR --split=train --n=24
+    hmr-jax data build NAME --raw=DIR --out=DIR [--split=S] [--option=key=value ...]
+    hmr-jax data build synthetic --config=configs/quickstart.py --out=DIR
+    hmr-jax data check DIR [--max_error_px=X]
+    hmr-jax data show DIR --split=train --n=24 [--body=FILE]
+    hmr-jax data show NAME --raw=DIR
 
-build writes TFRecords in the one schema of all datasets: in this process, with
---workers=N, or as a Beam pipeline with --beam_runner=NAME. A build that was cut short
-leaves nothing and is started again by the same command. list names what can be built,
-or the datasets in DIR. check reads every record against checksums and schema. show
-draws samples with their labels on a contact sheet.
+build reads the files as their owners publish them and writes TFRecords in the one
+schema of all datasets: in this process, with --workers=N, or as a Beam pipeline with
+--beam_runner=NAME. A build that was cut short goes on when it is started again. What
+was dropped and why, and how the numbers compare with the public release, is printed and
+kept in report.json. list names what can be built, what each needs and where that comes
+from, or the datasets in DIR. check reads every record again: checksums, schema, pixels,
+and that 3D joints project onto 2D joints. show draws records with their labels on a
+contact sheet, built ones or straight from the raw files. Folders may be remote, such as
+gs://bucket/folder.
 """
 
-import functools
-import json
-import pathlib
+from absl import flags
 
-from absl import flags, logging
-
-from hmr_jax.commands import cli
-
-BUILDERS = {"synthetic": "rendered people of the open body in captured poses"}
+from hmr_jax.commands import cli, data_build, data_show
 
 
 def _define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("out", None, "build: folder to write to.", flag_values=values)
-    flags.DEFINE_integer(
-        "workers", 0, "build: worker processes; 0: none.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "beam_runner",
+    def string(name: str, doc: str) -> None:
+        flags.DEFINE_string(name, None, doc, flag_values=values)
+
+    def number(name: str, default: int, doc: str) -> None:
+        flags.DEFINE_integer(name, default, doc, flag_values=values)
+
+    string("raw", "build, show: folder with the files of the dataset's owners.")
+    string("out", "build: folder to write to.")
+    string("split", "build: only this split; show: which split.")
+    flags.DEFINE_multi_string(
+        "option",
         None,
-        "build: run on Apache Beam, for example DirectRunner.",
+        "build, show: key=value; data list names them.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "limit", 0, "build: at most so many samples of each split.", flag_values=values
-    )
-    flags.DEFINE_string(
+    number("workers", 0, "build: worker processes; 0: none.")
+    string("beam_runner", "build: run on Apache Beam, for example DirectRunner.")
+    number("limit", 0, "build: at most so many records of each split; 0: all.")
+    number("skip_bad", 0, "build: bad records that may be left out; all are named.")
+    number("num_shards", 0, "build: files per split; 0: one per thousand records.")
+    string(
         "backgrounds",
-        None,
         "build synthetic: folder of pictures to stand before; drawn ones by default.",
-        flag_values=values,
     )
-    flags.DEFINE_string("split", "train", "show: which split.", flag_values=values)
-    flags.DEFINE_integer("n", 24, "show: number of samples.", flag_values=values)
-    flags.DEFINE_string(
-        "picture",
+    flags.DEFINE_float(
+        "max_error_px",
         None,
-        "show: PNG to write; beside the records by default.",
+        "check: largest distance of a projected 3D joint from its 2D joint.",
         flag_values=values,
     )
+    number("n", 24, "show: number of records.")
+    string("body", "show: SMPL or MANO file to draw meshes with.")
+    string("picture", "show: PNG to write; beside the records by default.")
 
 
 def main(argv: list[str]) -> int:
@@ -77,168 +83,87 @@ def _one(words, what) -> str:
 
 
 def _build(values, words) -> int:
-    name = _one(words, "the name of one dataset to build (data list names them)")
-    if name not in BUILDERS:
-        raise cli.UsageError(
-            f"data build: expected one of {', '.join(BUILDERS)}, found {name!r}"
-        )
-    cli.require(values, "config", "out")
-
-    from data_pipelines.builders import base
-
-    settings = values.config.data.synthetic
-    counts = {"train": settings.train_count, "test": settings.test_count}
-    if values.limit > 0:
-        counts = {split: min(count, values.limit) for split, count in counts.items()}
-    for split, count in counts.items():
-        if count < 1:
-            raise ValueError(
-                f"config.data.synthetic.{split}_count: expected at least 1, "
-                f"found {count}"
-            )
-    if values.backgrounds:
-        cli.existing(values.backgrounds, "--backgrounds")
-    factory = functools.partial(
-        open_synthetic,
-        counts=counts,
-        seed=settings.seed,
-        size_px=settings.size_px,
-        body=values.config.body.to_dict(),
-        backgrounds=values.backgrounds,
-        options=settings.options.to_dict(),
-    )
-    path = base.build(
-        factory,
-        values.out,
-        num_workers=values.workers,
-        beam_runner=values.beam_runner,
-    )
-    print(f"built {path}")
-    return 0
+    what = "the name of one dataset to build (data list names them)"
+    return data_build.build(values, _one(words, what))
 
 
-def open_synthetic(*, counts, seed, size_px, body, backgrounds, options):
-    """The synthetic dataset as a source of records; called in each worker process.
-
-    Args:
-        counts: split to number of samples.
-        seed: of all of them.
-        size_px: side of the images.
-        body: the config's ``body`` section.
-        backgrounds: folder of pictures, or None.
-        options: further arguments of ``SampleSource``, and ``clutter_share``.
-
-    Returns:
-        A ``data_pipelines.builders.synthetic.SyntheticRecords``.
-    """
-    from data_pipelines.builders.synthetic import SyntheticRecords
-
-    make = functools.partial(
-        _sample_source, body=body, backgrounds=backgrounds, options=options
-    )
-    config = {
-        "body": body["path"] or "open",
-        "backgrounds": backgrounds or "drawn",
-        "options": options,
-    }
-    return SyntheticRecords(make, counts, seed=seed, size_px=size_px, config=config)
-
-
-def _sample_source(*, split, count, seed, size_px, body, backgrounds, options):
-    import ml_collections
-
-    from hmr_jax.commands import experiment
-    from hmr_jax.synthetic.backgrounds import ProceduralBackgrounds
-    from hmr_jax.synthetic.motion import load_motion
-    from hmr_jax.synthetic.sampler import SampleSource
-
-    options = dict(options)
-    clutter_share = options.pop("clutter_share", None)
-    if clutter_share is not None and backgrounds is None:
-        backgrounds = ProceduralBackgrounds(clutter_share)
-    section = ml_collections.ConfigDict({"body": body})
-    return SampleSource(
-        experiment.load_body(section),
-        load_motion(),
-        split=split,
-        image_size_px=size_px,
-        seed=seed,
-        num_samples=count,
-        backgrounds=backgrounds,
-        **options,
-    )
+def _show(values, words) -> int:
+    return data_show.show(values, _one(words, "a folder, or the name of a dataset"))
 
 
 def _list(values, words) -> int:
     del values
     if not words:
-        for name, line in BUILDERS.items():
-            print(f"{name}: {line}")
+        print(f"{data_build.SYNTHETIC}: {data_build.SYNTHETIC_LINE}")
+        print("  needs: nothing; --config=FILE says how many and how large")
+        _list_catalog()
         return 0
     from data_pipelines import records
 
-    folder = cli.existing(_one(words, "a folder"), "data list")
-    found = sorted({p.parent for p in folder.rglob(records.MANIFEST)})
+    found = _directories(_one(words, "a folder"), "data list")
     for path in found:
-        manifest = json.loads((path / records.MANIFEST).read_text())
-        counts = []
-        for split in sorted(manifest["splits"]):
-            size = len(records.open_directory(path).split(split))
-            counts.append(f"{split} {size}")
+        manifest = records.open_directory(path).manifest
+        counts = [
+            f"{split} {content['records']}"
+            for split, content in sorted(manifest["splits"].items())
+        ]
         print(f"{path}: {', '.join(counts)} ({manifest['joint_set']})")
     if not found:
-        print(f"no datasets in {folder}")
+        print(f"no datasets in {words[0]}")
     return 0
+
+
+def _list_catalog() -> None:
+    """What each dataset needs, where it comes from, and its options."""
+    from data_pipelines.builders import catalog, selecting
+
+    for name in catalog.CATALOG:
+        try:
+            source = catalog.load(name)
+        except ImportError as error:  # a package that this one dataset needs
+            print(f"{name}: cannot be read here: {error}")
+            continue
+        print(f"{name}: {source.description}")
+        for line in source.needs:
+            print(f"  needs: {line}")
+        print(f"  from: {source.origin}")
+        print(f"  licence: {source.licence}")
+        if source.counts:
+            counts = (f"{split} {count}" for split, count in source.counts.items())
+            print(f"  records: {', '.join(counts)}")
+        for parameter in selecting.options_of(name).values():
+            print(f"  option: {selecting.option_text(parameter)}")
+
+
+def _directories(folder: str, what: str) -> list[str]:
+    from data_pipelines import records
+
+    if "://" not in folder:
+        cli.existing(folder, what)
+    return records.find_directories(folder)
 
 
 def _check(values, words) -> int:
-    del values
-    from data_pipelines import records
+    from data_pipelines import checking, storage
+    from data_pipelines.builders import report
+    from data_pipelines.indexing import MANIFEST
 
-    folder = cli.existing(_one(words, "a folder"), "data check")
-    found = sorted({p.parent for p in folder.rglob(records.MANIFEST)})
+    folder = _one(words, "a folder")
+    found = _directories(folder, "data check")
     if not found:
-        raise FileNotFoundError(f"no {records.MANIFEST} in {folder}")
+        raise FileNotFoundError(f"no {MANIFEST} in {folder}")
     for path in found:
-        counts = records.verify(path)
-        text = ", ".join(f"{split} {count}" for split, count in counts.items())
-        print(f"{path}: good ({text})")
-    return 0
-
-
-def _show(values, words) -> int:
-    import numpy as np
-
-    from data_pipelines import records
-    from hmr_jax.body.joint_sets import JOINT_SETS
-    from hmr_jax.render import draw
-
-    folder = cli.existing(_one(words, "a folder"), "data show")
-    path = records.find_directory(folder)
-    directory = records.open_directory(path)
-    size = len(directory.split(values.split))
-    if values.n < 1:
-        raise cli.UsageError(f"--n: expected at least 1, found {values.n}")
-    indices = np.unique(np.linspace(0, size - 1, min(values.n, size)).astype(int))
-    joint_set = JOINT_SETS[directory.spec.joint_set]
-    pictures, captions = [], []
-    for record in records.read_records(path, values.split, indices):
-        image = draw.decode_image(record["image"])
-        if record["has_keypoints"]:
-            joints = record["keypoints_px"]
-            image = draw.draw_skeleton(
-                image,
-                joints,
-                joint_set.parents,
-                visible=joints[:, 2] > 0,
-                joints=joint_set.joints,
-            )
-        box = np.asarray(record["bbox_xywh_px"])[None]
-        pictures.append(draw.draw_boxes(image, box))
-        captions.append(f"{record['sequence_id']} {record['frame_id']}")
-    default = path.parent / f"samples_{values.split}.png"
-    picture = pathlib.Path(values.picture or default)
-    draw.save_png(picture, draw.contact_sheet(pictures, columns=6, captions=captions))
-    logging.info("%d of %d samples of %s", len(pictures), size, path)
-    print(f"wrote {picture}")
+        counts = []
+        for result in checking.check(path, max_error_px=values.max_error_px):
+            counts.append(f"{result.split} {result.num_records}")
+            if result.num_projected:
+                print(
+                    f"{path}: {result.split}: {result.num_projected} projected joints "
+                    f"are {result.median_px:.3g} px from their 2D joints in the "
+                    f"median, {result.worst_px:.3g} px at worst "
+                    f"({storage.name(result.worst_where)})"
+                )
+        for line in report.surprises(report.read(path) or report.NOTHING):
+            print(f"{path}: warning: {line}")
+        print(f"{path}: good ({', '.join(counts)})")
     return 0

@@ -1,0 +1,164 @@
+"""The building part of the data command."""
+
+import functools
+from typing import Any
+
+from hmr_jax.commands import cli
+
+SYNTHETIC = "synthetic"
+SYNTHETIC_LINE = "rendered people of the open body in captured poses"
+
+
+def build(values: Any, name: str) -> int:
+    """Convert one dataset and print the report.
+
+    Args:
+        values: the command's flags.
+        name: ``synthetic`` or a key of the catalogue.
+
+    Returns:
+        0.
+
+    Raises:
+        UsageError: no such dataset or option, or a flag that is missing.
+    """
+    from data_pipelines.builders import catalog
+
+    if name != SYNTHETIC and name not in catalog.CATALOG:
+        names = ", ".join([SYNTHETIC, *catalog.CATALOG])
+        raise cli.UsageError(f"data build: expected one of {names}, found {name!r}")
+    if values.workers < 0 or values.limit < 0 or values.skip_bad < 0:
+        raise cli.UsageError("--workers, --limit, --skip_bad: expected 0 or more")
+    if values.workers and values.beam_runner:
+        raise cli.UsageError("expected --workers or --beam_runner, found both")
+    make = _synthetic_factory if name == SYNTHETIC else raw_factory
+    factory = make(values, name)
+
+    from data_pipelines import storage
+    from data_pipelines.builders import base, report
+
+    path = base.build(
+        factory,
+        values.out,
+        num_workers=values.workers,
+        num_shards=values.num_shards or None,
+        skip_bad=values.skip_bad,
+        beam_runner=values.beam_runner,
+    )
+    content = report.read(storage.clean(path))
+    for line in report.lines(content) if content else ():
+        print(line)
+    for line in report.surprises(content) if content else ():
+        print(f"warning: {line}")
+    print(f"built {path}")
+    return 0
+
+
+def raw_factory(values: Any, name: str, *, need_out: bool = True) -> Any:
+    """A factory of a source of the catalogue from the command's flags.
+
+    Args:
+        values: the command's flags.
+        name: key of the catalogue.
+        need_out: whether ``--out`` must be given.
+
+    Returns:
+        Picklable, for ``base.build``.
+    """
+    cli.require(values, "raw", *(["out"] if need_out else []))
+    from data_pipelines.builders import selecting
+
+    try:
+        options = selecting.parse_options(name, values.option or [])
+    except ValueError as error:
+        raise cli.UsageError(str(error)) from error
+    if "://" not in values.raw:
+        cli.existing(values.raw, "--raw")
+    splits = (values.split,) if values.split else ()
+    return functools.partial(
+        selecting.open_named, name, values.raw, options, splits, values.limit
+    )
+
+
+def _synthetic_factory(values: Any, name: str) -> Any:
+    del name
+    cli.require(values, "config", "out")
+    if values.raw or values.option:
+        raise cli.UsageError("data build synthetic: takes no --raw and no --option")
+    settings = values.config.data.synthetic
+    counts = {"train": settings.train_count, "test": settings.test_count}
+    if values.split:
+        if values.split not in counts:
+            raise cli.UsageError(f"--split: expected train or test, {values.split!r}")
+        counts = {values.split: counts[values.split]}
+    if values.limit > 0:
+        counts = {split: min(count, values.limit) for split, count in counts.items()}
+    for split, count in counts.items():
+        if count < 1:
+            raise ValueError(
+                f"config.data.synthetic.{split}_count: expected at least 1, "
+                f"found {count}"
+            )
+    if values.backgrounds:
+        cli.existing(values.backgrounds, "--backgrounds")
+    return functools.partial(
+        open_synthetic,
+        counts=counts,
+        seed=settings.seed,
+        size_px=settings.size_px,
+        body=values.config.body.to_dict(),
+        backgrounds=values.backgrounds,
+        options=settings.options.to_dict(),
+    )
+
+
+def open_synthetic(*, counts, seed, size_px, body, backgrounds, options):
+    """The synthetic dataset as a source of records; called in each worker process.
+
+    Args:
+        counts: split to number of samples.
+        seed: of all of them.
+        size_px: side of the images.
+        body: the config's ``body`` section.
+        backgrounds: folder of pictures, or None.
+        options: further arguments of ``SampleSource``, and ``clutter_share``.
+
+    Returns:
+        A ``data_pipelines.builders.synthetic.SyntheticRecords``.
+    """
+    from data_pipelines.builders.synthetic import SyntheticRecords
+
+    make = functools.partial(
+        _sample_source, body=body, backgrounds=backgrounds, options=options
+    )
+    config = {
+        "body": body["path"] or "open",
+        "backgrounds": backgrounds or "drawn",
+        "options": options,
+    }
+    return SyntheticRecords(make, counts, seed=seed, size_px=size_px, config=config)
+
+
+def _sample_source(*, split, count, seed, size_px, body, backgrounds, options):
+    import ml_collections
+
+    from hmr_jax.commands import experiment
+    from hmr_jax.synthetic.backgrounds import ProceduralBackgrounds
+    from hmr_jax.synthetic.motion import load_motion
+    from hmr_jax.synthetic.sampler import SampleSource
+
+    options = dict(options)
+    clutter_share = options.pop("clutter_share", None)
+    if clutter_share is not None and backgrounds is None:
+        backgrounds = ProceduralBackgrounds(clutter_share)
+    section = ml_collections.ConfigDict({"body": body})
+    return SampleSource(
+        experiment.load_body(section),
+        load_motion(),
+        split=split,
+        image_size_px=size_px,
+        seed=seed,
+        num_samples=count,
+        backgrounds=backgrounds,
+        **options,
+    )
