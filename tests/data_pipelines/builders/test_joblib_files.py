@@ -3,7 +3,6 @@
 import base64
 import bz2
 import gzip
-import io
 import lzma
 import pickle
 import zlib
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.builders.joblib_files import read_joblib
+from tests.data_pipelines.builders.written import joblib_dump, joblib_wrapped
 
 # joblib 1.6.0's dump of a big-endian array, an object array and one in Fortran order:
 # as it is, and with compress=3.
@@ -35,33 +35,6 @@ REAL = (
     "95I4kyL3ZBXW7wBtMoS2xqDORKuAjMXE/oea3OM3aRTTZQx8pLRmt3O2Ri8RUtD4l29bH6FzpV1B7T04"
     "XvR+9sfH8L1x7d2o8taJRgySW1/1ye7w",
 )
-
-
-def wrapped(array, alignment=None):
-    """The pickle of a wrapper up to its BUILD, and the bytes that follow."""
-    state = {
-        "subclass": "numpy.ndarray",
-        "shape": array.shape,
-        "order": "C",
-        "dtype": array.dtype,
-        "allow_mmap": False,
-        "numpy_array_alignment_bytes": alignment,
-    }
-    build = b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81"
-    return build + pickle.dumps(state, 2)[2:-1] + b"b", array.tobytes()
-
-
-def dump(arrays, alignment=None):
-    """The file of a dictionary of arrays, since joblib 0.10."""
-    out = b"\x80\x02}"
-    for name, array in arrays.items():
-        head, data = wrapped(array, alignment)
-        out += b"X" + len(name).to_bytes(4, "little") + name.encode() + head
-        if alignment is not None:
-            padding = -(len(out) + 1) % alignment
-            out += bytes([padding]) + b"\xff" * padding
-        out += data + b"s"
-    return out + b"."
 
 
 ARRAYS = {
@@ -91,7 +64,7 @@ def test_files_of_joblib_itself(text):
     + [lambda data: b"ZF" + f"{len(data):#019x}".encode() + zlib.compress(data)],
 )
 def test_every_compression(compress, alignment):
-    content = read_joblib(compress(dump(ARRAYS, alignment)))
+    content = read_joblib(compress(joblib_dump(ARRAYS, alignment)))
     assert content.keys() == ARRAYS.keys()
     for name, expected in ARRAYS.items():
         np.testing.assert_array_equal(content[name], expected)
@@ -110,7 +83,7 @@ def test_against_joblib_where_it_is_installed(tmp_path, compress, protocol):
 
 
 def test_truncated_files():
-    whole = dump(ARRAYS)
+    whole = joblib_dump(ARRAYS)
     for data in (whole, gzip.compress(whole), zlib.compress(whole)):
         for end in (0, 1, len(data) // 3, len(data) - 4):
             with pytest.raises(ValueError, match="not a readable joblib file"):
@@ -130,7 +103,7 @@ def test_nothing_is_run(tmp_path, monkeypatch):
         # state given to the wrapper's class, to a list, and a pickle behind an array
         b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n}S'resolve'\nI1\nsb.",
         b"](}S'x'\nI1\nsb.",
-        wrapped(np.array([None], object))[0] + pickle.dumps(Touch(), 2) + b".",
+        joblib_wrapped(np.array([None], object))[0] + pickle.dumps(Touch(), 2) + b".",
     ):
         with pytest.raises(ValueError):
             read_joblib(data)
@@ -138,7 +111,7 @@ def test_nothing_is_run(tmp_path, monkeypatch):
 
 
 def test_wrappers_that_make_no_sense():
-    good = wrapped(np.arange(2.0))[0]
+    good = joblib_wrapped(np.arange(2.0))[0]
     assert read_joblib(good + np.arange(2.0).tobytes() + b".").tolist() == [0, 1]
     for data in (
         good + bytes(8) + b".",
@@ -148,4 +121,4 @@ def test_wrappers_that_make_no_sense():
     ):
         with pytest.raises(ValueError):
             read_joblib(data)
-    assert read_joblib(io.BytesIO(dump({})).getvalue()) == {}
+    assert read_joblib(joblib_dump({})) == {}

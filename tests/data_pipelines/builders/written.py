@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import pathlib
+import pickle
 import sys
 
 import numpy as np
@@ -70,3 +71,31 @@ def pose_hg_inputs(parity_dir):
     spec.loader.exec_module(module)
     module.original = 11  # the seed of the public set, a global of some functions
     return module
+
+
+def joblib_wrapped(array, alignment=None):
+    """The pickle of a wrapper up to its BUILD, and the bytes that follow."""
+    state = {
+        "subclass": "numpy.ndarray",
+        "shape": array.shape,
+        "order": "C",
+        "dtype": array.dtype,
+        "allow_mmap": False,
+        "numpy_array_alignment_bytes": alignment,
+    }
+    build = b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81"
+    data = pickle.dumps(array, 2) if array.dtype.hasobject else array.tobytes()
+    return build + pickle.dumps(state, 2)[2:-1] + b"b", data
+
+
+def joblib_dump(arrays, alignment=None):
+    """The file of a dictionary of arrays, since joblib 0.10."""
+    out = b"\x80\x02}"
+    for name, array in arrays.items():
+        head, data = joblib_wrapped(array, alignment)
+        out += b"X" + len(name).to_bytes(4, "little") + name.encode() + head
+        if alignment is not None and not array.dtype.hasobject:
+            padding = -(len(out) + 1) % alignment
+            out += bytes([padding]) + b"\xff" * padding
+        out += data + b"s"
+    return out + b"."
