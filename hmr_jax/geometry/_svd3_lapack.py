@@ -9,6 +9,7 @@ A sweep that chases the bulge upwards is the downward sweep of the matrix reflec
 about its antidiagonal, with the two sides exchanged: one sweep is written.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,8 +21,10 @@ from jax import Array
 _MAX_SWEEPS = 40
 """LAPACK allows 54; more than 8 were not seen on matrices of any kind."""
 
-Matrix = list[list[Array]]
-"""Rows of entries; each entry is an array over the batch."""
+Columns = list[Array]
+"""Three columns, each [3, *batch]."""
+Rows = list[Array]
+"""Three rows of V^T and of U^T, each [2, 3, *batch]: fewer results to compute."""
 
 
 class _Constants(NamedTuple):
@@ -64,39 +67,42 @@ def _householder(alpha: Array, tail: Sequence[Array]):
     return jnp.where(still, alpha, beta), v, tau
 
 
-def _identity(like: Array) -> Matrix:
-    one, zero = jnp.ones_like(like), jnp.zeros_like(like)
-    return [[one if i == j else zero for j in range(3)] for i in range(3)]
+def _reflected_columns(columns: Columns, v: Sequence[Array], tau: Array) -> Columns:
+    """The last columns of ``m`` in ``m H``, for a reflector on as many coordinates."""
+    w = [x[None] for x in (jnp.ones_like(tau), *v)]
+    tau, first = tau[None], 3 - len(w)
+    dot = sum(w[k] * columns[first + k] for k in range(len(w)))
+    return [
+        *columns[:first],
+        *(columns[first + k] - tau * w[k] * dot for k in range(len(w))),
+    ]
 
 
-def _reflect_columns(m: Matrix, first: int, v: Sequence[Array], tau: Array) -> None:
-    """``m <- m H`` for a reflector on the coordinates from ``first`` on."""
-    w = [jnp.ones_like(tau), *v]
-    for row in m:
-        dot = sum(row[first + k] * w[k] for k in range(len(w)))
-        for k in range(len(w)):
-            row[first + k] = row[first + k] - tau * w[k] * dot
+def _unit_columns(like: Array) -> Columns:
+    eye = jnp.eye(3, dtype=like.dtype)
+    shape = (3, *(1,) * like.ndim)
+    return [jnp.broadcast_to(c.reshape(shape), (3, *like.shape)) for c in eye]
 
 
-def _bidiagonalise(a: Matrix):
-    """``A = Q B P^T`` with B upper bidiagonal: its diagonals, Q and P."""
-    a = [list(row) for row in a]
-    q, p = _identity(a[0][0]), _identity(a[0][0])
+def _bidiagonalise(matrix: Array):
+    """``A = Q B P^T`` with B upper bidiagonal: its diagonals, columns of Q and of P."""
+    a = [[matrix[i, j] for j in range(3)] for i in range(3)]
+    q = p = _unit_columns(a[0][0])
     d0, v, tau = _householder(a[0][0], [a[1][0], a[2][0]])
     w = [jnp.ones_like(tau), *v]
     for j in (1, 2):
         dot = a[0][j] + v[0] * a[1][j] + v[1] * a[2][j]
         for i in range(3):
             a[i][j] = a[i][j] - tau * w[i] * dot
-    _reflect_columns(q, 0, v, tau)
+    q = _reflected_columns(q, v, tau)
     e0, v, tau = _householder(a[0][1], [a[0][2]])
-    _reflect_columns(p, 1, v, tau)
+    p = _reflected_columns(p, v, tau)
     for i in (1, 2):
         dot = a[i][1] + v[0] * a[i][2]
         a[i][1] = a[i][1] - tau * dot
         a[i][2] = a[i][2] - tau * v[0] * dot
     d1, v, tau = _householder(a[1][1], [a[2][1]])
-    _reflect_columns(q, 1, v, tau)
+    q = _reflected_columns(q, v, tau)
     dot = a[1][2] + v[0] * a[2][2]
     e1 = a[1][2] - tau * dot
     d2 = a[2][2] - tau * v[0] * dot
@@ -191,13 +197,20 @@ def _svd2(f: Array, g: Array, h: Array, eps: float):
     return small, jnp.copysign(large, sign), snr, csr, snl, csl
 
 
-def _rotate(m: Matrix, i: int, c: Array, s: Array) -> Matrix:
-    """Rotate rows i and i + 1."""
-    m = list(m)
-    top, low = m[i], m[i + 1]
-    m[i] = [c * a + s * b for a, b in zip(top, low, strict=True)]
-    m[i + 1] = [c * b - s * a for a, b in zip(top, low, strict=True)]
-    return m
+def _both(right: Array, left: Array) -> Array:
+    """Numbers for both sides, ready to multiply rows."""
+    return jnp.stack([right, left])[:, None]
+
+
+def _rotate(rows: Rows, i: int, right, left) -> Rows:
+    """Rotate rows i and i + 1 by (cosine, sine) of each side."""
+    c, s = _both(right[0], left[0]), _both(right[1], left[1])
+    rows = list(rows)
+    rows[i], rows[i + 1] = (
+        c * rows[i] + s * rows[i + 1],
+        c * rows[i + 1] - s * rows[i],
+    )
+    return rows
 
 
 def _shift(d, e, smallest: Array, largest: Array, k: _Constants) -> Array:
@@ -241,7 +254,7 @@ def _is_split(e, threshold: Array) -> Array:
     return (jnp.abs(e[0]) <= threshold) | (jnp.abs(e[1]) <= threshold)
 
 
-def _sweep(d, e, right: Matrix, left: Matrix, threshold: Array, modern: bool):
+def _sweep(d, e, rows: Rows, threshold: Array, modern: bool):
     """One downward sweep, or a deflation, of every 3x3 block that is not split yet."""
     k = _constants(threshold.dtype)
     working = ~_is_split(e, threshold)
@@ -261,32 +274,33 @@ def _sweep(d, e, right: Matrix, left: Matrix, threshold: Array, modern: bool):
         _sweep_unshifted(d, e, modern),
         _sweep_shifted(d, e, shift, modern),
     )
-    new_right, new_left = right, left
+    new_rows = rows
     for i in (0, 1):
-        new_right = _rotate(new_right, i, *right_turns[i])
-        new_left = _rotate(new_left, i, *left_turns[i])
-    d, e, right, left = _where(
-        working & ~first & ~last,
-        (new_d, new_e, new_right, new_left),
-        (d, e, right, left),
+        new_rows = _rotate(new_rows, i, right_turns[i], left_turns[i])
+    d, e, rows = _where(
+        working & ~first & ~last, (new_d, new_e, new_rows), (d, e, rows)
     )
     e = [
         jnp.where(working & first, 0, e[0]),
         jnp.where(working & last, 0, e[1]),
     ]
-    return d, e, right, left
+    return d, e, rows
 
 
-def _reflected(m: Matrix) -> Matrix:
-    """Both axes reversed."""
-    return [row[::-1] for row in m[::-1]]
+def _mirrored(d, e, rows: Rows):
+    """The matrix reflected about its antidiagonal, which exchanges the sides."""
+    return d[::-1], e[::-1], [row[::-1] for row in rows[::-1]]
 
 
 def _where(condition: Array, a, b):
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+    def pick(x, y):
+        axes = tuple(range(x.ndim - condition.ndim))
+        return jnp.where(jnp.expand_dims(condition, axes), x, y)
+
+    return jax.tree.map(pick, a, b)
 
 
-def _last_block(d, e, right: Matrix, left: Matrix, threshold: Array, eps: float):
+def _last_block(d, e, rows: Rows, threshold: Array, eps: float):
     """Close the 2x2 block that is left, in the upper or the lower corner."""
     low_split = jnp.abs(e[1]) <= threshold
     finished = low_split & (jnp.abs(e[0]) <= threshold)
@@ -294,89 +308,83 @@ def _last_block(d, e, right: Matrix, left: Matrix, threshold: Array, eps: float)
     g = jnp.where(low_split, e[0], e[1])
     h = jnp.where(low_split, d[1], d[2])
     small, large, snr, csr, snl, csl = _svd2(f, g, h, eps)
-    above = (
-        [large, small, d[2]],
-        _rotate(right, 0, csr, snr),
-        _rotate(left, 0, csl, snl),
+    above, below = (_rotate(rows, i, (csr, snr), (csl, snl)) for i in (0, 1))
+    closed = _where(
+        low_split, ([large, small, d[2]], above), ([d[0], large, small], below)
     )
-    below = (
-        [d[0], large, small],
-        _rotate(right, 1, csr, snr),
-        _rotate(left, 1, csl, snl),
-    )
-    return _where(finished, (d, right, left), _where(low_split, above, below))
+    return _where(finished, (d, rows), closed)
 
 
-def _sorted(d, right: Matrix, left: Matrix):
+def _sorted(d, rows: Rows):
     """Non-negative singular values in descending order."""
     signs = [jnp.where(x < 0, -1, 1).astype(x.dtype) for x in d]
     d = [jnp.abs(x) for x in d]
-    right = [[s * x for x in row] for s, row in zip(signs, right, strict=True)]
-    rows = [(d[i], right[i], left[i]) for i in range(3)]
+    rows = [
+        _both(s, jnp.ones_like(s)) * row for s, row in zip(signs, rows, strict=True)
+    ]
+    pairs = list(zip(d, rows, strict=True))
 
-    def swapped(rows, i, j, condition):
-        rows = list(rows)
-        rows[i], rows[j] = (
-            _where(condition, rows[j], rows[i]),
-            _where(condition, rows[i], rows[j]),
+    def swapped(pairs, i, j, condition):
+        pairs = list(pairs)
+        pairs[i], pairs[j] = (
+            _where(condition, pairs[j], pairs[i]),
+            _where(condition, pairs[i], pairs[j]),
         )
-        return rows
+        return pairs
 
     one_smaller = d[1] <= d[0]
-    smallest = jnp.minimum(d[0], d[1])
-    two_smallest = d[2] <= smallest
-    rows = swapped(rows, 1, 2, one_smaller & ~two_smallest)
-    rows = swapped(rows, 0, 2, ~one_smaller & ~two_smallest)
-    rows = swapped(rows, 0, 1, rows[1][0] > rows[0][0])
-    return [list(part) for part in zip(*rows, strict=True)]
+    two_smallest = d[2] <= jnp.minimum(d[0], d[1])
+    pairs = swapped(pairs, 1, 2, one_smaller & ~two_smallest)
+    pairs = swapped(pairs, 0, 2, ~one_smaller & ~two_smallest)
+    pairs = swapped(pairs, 0, 1, pairs[1][0] > pairs[0][0])
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def _diagonalise(d, e, up: Array, threshold: Array, modern: bool):
-    """Sweep until all blocks are split, close the 2x2 blocks, sort.
-
-    The three stages share one loop with a switch for XLA's sake: what crosses a loop
-    is computed once, whereas fused stages are computed again for each of 21 results
-    (40 times slower on a CPU).
-    """
-
-    def sweep(state):
-        _, count, *parts = state
-        d, e, right, left = _sweep(*parts, threshold, modern)
-        count = count + 1
-        done = jnp.all(_is_split(e, threshold)) | (count >= _MAX_SWEEPS)
-        return done.astype(jnp.int32), count, d, e, right, left
-
-    def close(state):
-        _, count, d, e, right, left = state
-        d, e = _where(up, (d[::-1], e[::-1]), (d, e))
-        right, left = _where(up, (_reflected(left), _reflected(right)), (right, left))
-        eps = _constants(threshold.dtype).eps
-        d, right, left = _last_block(d, e, right, left, threshold, eps)
-        return jnp.full_like(count, 2), count, d, e, right, left
-
-    def sort(state):
-        _, count, d, e, right, left = state
-        d, right, left = _sorted(d, right, left)
-        return jnp.full_like(count, 3), count, d, e, right, left
-
-    zero = jnp.zeros((), jnp.int32)
-    start = (zero, zero, d, e, _identity(d[0]), _identity(d[0]))
-    end = jax.lax.while_loop(
-        lambda state: state[0] < 3,
-        lambda state: jax.lax.switch(state[0], (sweep, close, sort), state),
-        start,
-    )
-    return end[2], end[4], end[5]
+class _State(NamedTuple):
+    stage: Array
+    sweeps: Array
+    d: list[Array]
+    e: list[Array]
+    rows: Rows
+    threshold: Array
+    up: Array
 
 
-def _times_transposed(a: Matrix, b: Matrix) -> Array:
-    """``a b^T`` as one array, batch axes last."""
-    return jnp.stack(
-        [
-            jnp.stack([sum(a[i][k] * b[j][k] for k in range(3)) for j in range(3)])
-            for i in range(3)
-        ]
-    )
+def _start(matrix: Array, state: _State) -> _State:
+    """Bidiagonalise; turn upward sweeps into downward ones."""
+    k = _constants(matrix.dtype)
+    d, e, q, p = _bidiagonalise(matrix)
+    rows = [jnp.stack(pair) for pair in zip(p, q, strict=True)]
+    mu = smallest = jnp.abs(d[0])
+    for i in (1, 2):
+        mu = jnp.abs(d[i]) * _over(mu, mu + jnp.abs(e[i - 1]))
+        smallest = jnp.minimum(smallest, mu)
+    root3 = float(np.float32(np.sqrt(3.0)))
+    threshold = jnp.maximum(k.tol * (smallest / root3), 54 * k.tiny)
+    up = jnp.abs(d[0]) < jnp.abs(d[2])
+    d, e, rows = _where(up, _mirrored(d, e, rows), (d, e, rows))
+    return _State(state.stage + 1, state.sweeps, d, e, rows, threshold, up)
+
+
+def _sweep_all(state: _State, modern: bool) -> _State:
+    d, e, rows = _sweep(state.d, state.e, state.rows, state.threshold, modern)
+    sweeps = state.sweeps + 1
+    done = jnp.all(_is_split(e, state.threshold)) | (sweeps >= _MAX_SWEEPS)
+    stage = state.stage + done.astype(jnp.int32)
+    return state._replace(stage=stage, sweeps=sweeps, d=d, e=e, rows=rows)
+
+
+def _close(state: _State) -> _State:
+    parts = (state.d, state.e, state.rows)
+    d, e, rows = _where(state.up, _mirrored(*parts), parts)
+    eps = _constants(state.threshold.dtype).eps
+    d, rows = _last_block(d, e, rows, state.threshold, eps)
+    return state._replace(stage=state.stage + 1, d=d, rows=rows)
+
+
+def _sort(state: _State) -> _State:
+    d, rows = _sorted(state.d, state.rows)
+    return state._replace(stage=state.stage + 1, d=d, rows=rows)
 
 
 def svd_batch_last(matrix: Array, modern: bool) -> tuple[Array, Array, Array]:
@@ -388,21 +396,30 @@ def svd_batch_last(matrix: Array, modern: bool) -> tuple[Array, Array, Array]:
 
     Returns:
         U [3, 3, ...], S [3, ...] descending, V [3, 3, ...].
+
+    Note: the stages share one loop with a switch for XLA's sake: what crosses a loop is
+        computed once, whereas fused stages are computed again for each of their
+        results (50 times slower on a CPU, and 10 times longer to compile).
     """
-    k = _constants(matrix.dtype)
     largest = jnp.max(jnp.abs(matrix), axis=(0, 1))
     _, exponent = jnp.frexp(jnp.where(largest > 0, largest, 1))
     # A power of two: exact, and it changes no decision of the algorithm.
     matrix = jnp.ldexp(matrix, -exponent[None, None])
-    d, e, q, p = _bidiagonalise([[matrix[i, j] for j in range(3)] for i in range(3)])
-    mu = smallest = jnp.abs(d[0])
-    for i in (1, 2):
-        mu = jnp.abs(d[i]) * _over(mu, mu + jnp.abs(e[i - 1]))
-        smallest = jnp.minimum(smallest, mu)
-    root3 = float(np.float32(np.sqrt(3.0)))
-    threshold = jnp.maximum(k.tol * (smallest / root3), 54 * k.tiny)
-    up = jnp.abs(d[0]) < jnp.abs(d[2])
-    d, e = _where(up, (d[::-1], e[::-1]), (d, e))
-    d, right, left = _diagonalise(d, e, up, threshold, modern)
-    s = jnp.ldexp(jnp.stack(d), exponent[None])
-    return _times_transposed(q, left), s, _times_transposed(p, right)
+    zero = jnp.zeros((), jnp.int32)
+    x = jnp.zeros_like(largest)
+    rows = [jnp.zeros((2, 3, *x.shape), x.dtype)] * 3
+    start = _State(zero, zero, [x] * 3, [x] * 2, rows, x, x > 0)
+    stages = (
+        functools.partial(_start, matrix),
+        functools.partial(_sweep_all, modern=modern),
+        _close,
+        _sort,
+    )
+    end = jax.lax.while_loop(
+        lambda state: state.stage < len(stages),
+        lambda state: jax.lax.switch(state.stage, stages, state),
+        start,
+    )
+    s = jnp.ldexp(jnp.stack(end.d), exponent[None])
+    u, v = (jnp.stack([row[side] for row in end.rows], 1) for side in (1, 0))
+    return u, s, v
