@@ -158,8 +158,9 @@ class MpiInf3dhp(indexed.IndexedSource):
 
     def _train_entries(self, folder: str, camera: int) -> Iterator[Entry]:
         pixels, _ = self._train(folder)["joints"][camera]
-        videos = ("imageFrames", "imageSequence", ".")
-        places = tuple(self.path(folder, v, f"video_{camera}") for v in videos)
+        video = f"video_{camera}"
+        parts = (("imageFrames", video), ("imageSequence", video), (video,))
+        places = tuple(self.path(folder, *part) for part in parts)
         images = files.numbered_images(self, places, self._first)
         wanted = np.arange(0, len(pixels), self._stride)
         checked = pixels[:, list(self._rule.inside)] if self._rule.inside else pixels
@@ -174,18 +175,18 @@ class MpiInf3dhp(indexed.IndexedSource):
             if last is not None and frame != last + self._stride:
                 segment += 1
             last = frame
-            video = f"{name}_video_{camera}_seg{segment}"
-            key = f"{name}_video_{camera}_{frame:06d}"
-            yield Entry(key, (folder, camera, int(frame), images[frame], video))
+            key = f"{name}_{video}_{frame:06d}"
+            track = f"{name}_{video}_seg{segment}"
+            yield Entry(key, (folder, camera, int(frame), images[frame], track))
 
     def _train_record(
-        self, folder: str, camera: int, frame: int, image: str, video: str
+        self, folder: str, camera: int, frame: int, image: str, track: str
     ) -> Record:
         content = self._train(folder)
         pixels, joints = (array[frame] for array in content["joints"][camera])
         record = {
             **self.read_image(image),
-            "sequence_id": video,
+            "sequence_id": track,
             "frame_id": frame,
             "bbox_xywh_px": self._box(pixels),
             "keypoints_px": raw.with_validity(pixels),
