@@ -2,7 +2,8 @@
 
 Beside the shards stand ``records.json`` (schema version, joint set, configuration,
 number of records and bytes of each shard, fingerprint) and ``records.npz`` (offset and
-checksum of each record), so that any record is read at once and damage is named.
+checksum of each record), so that any record is read at once and damage is named. The
+index also says to which track (a person in a sequence) and frame each record belongs.
 """
 
 import dataclasses
@@ -34,12 +35,52 @@ class ShardIndex:
         size: bytes.
         offset: int64 [N], first byte of each record.
         checksum: uint32 [N], masked CRC-32C of each record's data.
+        tracks: names of the tracks that the shard touches.
+        track: int32 [N], which of them each record belongs to; -1 for none.
+        frame: int64 [N], frame of each record.
     """
 
     file: str
     size: int
     offset: np.ndarray
     checksum: np.ndarray
+    tracks: tuple[str, ...]
+    track: np.ndarray
+    frame: np.ndarray
+
+
+class TrackLog:
+    """Collects the tracks and frames of records one by one."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._track: list[int] = []
+        self._frame: list[int] = []
+
+    def add(self, record: schema.Record) -> None:
+        """Note a record; one without a sequence is no part of any track."""
+        number = -1
+        if record["sequence_id"]:
+            name = f"{record['sequence_id']}\n{int(record['person_id'])}"
+            number = self._numbers.setdefault(name, len(self._numbers))
+        self._track.append(number)
+        self._frame.append(int(record["frame_id"]))
+
+    def arrays(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+        """``tracks``, ``track`` and ``frame`` of a ``ShardIndex``."""
+        track = np.array(self._track, np.int32)
+        return tuple(self._numbers), track, np.array(self._frame, np.int64)
+
+
+def _merged_tracks(shards: Sequence[ShardIndex]) -> np.ndarray:
+    """Numbers of the tracks of a split, in the order in which they appear."""
+    numbers: dict[str, int] = {}
+    found = []
+    for shard in shards:
+        mine = [numbers.setdefault(name, len(numbers)) for name in shard.tracks]
+        # The last entry stands for -1.
+        found.append(np.array([*mine, -1], np.int32)[shard.track])
+    return np.concatenate(found)
 
 
 def scan_shard(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +141,8 @@ def write_index(
         checksums[split] = np.concatenate([s.checksum for s in found])
         arrays[f"{split}/offset"] = offsets[split]
         arrays[f"{split}/checksum"] = checksums[split]
+        arrays[f"{split}/track"] = _merged_tracks(found)
+        arrays[f"{split}/frame"] = np.concatenate([s.frame for s in found])
         arrays[f"{split}/shard"] = np.repeat(np.arange(len(found)), counts).astype("i4")
         entries = [
             {"file": s.file, "bytes": s.size, "records": len(s.offset)} for s in found
@@ -129,7 +172,7 @@ def load_index(folder: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray
         manifest: content of ``records.json``.
 
     Returns:
-        ``SPLIT/offset``, ``SPLIT/checksum`` and ``SPLIT/shard`` -> array.
+        ``SPLIT/offset``, ``checksum``, ``shard``, ``track`` and ``frame`` -> array.
 
     Raises:
         RecordError: missing or damaged, naming the file.
@@ -137,7 +180,7 @@ def load_index(folder: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray
     path = storage.join(folder, INDEX)
     if not storage.exists(path):
         raise RecordError(f"{path}: expected the index of records, found none")
-    kinds = ("offset", "checksum", "shard")
+    kinds = ("offset", "checksum", "shard", "track", "frame")
     names = [f"{split}/{kind}" for split in manifest["splits"] for kind in kinds]
     try:
         with np.load(io.BytesIO(storage.read_bytes(path))) as index:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import order, records, schema
+from data_pipelines import clips, order, records, schema
 from data_pipelines.schema import RecordError
 from hmr_jax.body.joint_sets import map_joints
 
 DEFAULT_TRAITS = {"crop_padding": 1.25, "occlude": 1.0}
 """Facts about a dataset that every transform receives; its ``traits`` override them."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Source:
     """One opened split and how its joints map to the transform's.
 
     Attributes:
+        name: of the split.
         directory: the records and their metadata.
         split: the records of the split.
         joint_index: int32 [T], the dataset's joint for each joint of the transform.
@@ -28,6 +29,7 @@ class Source:
         traits: those that the transform knows, with the dataset's own values.
     """
 
+    name: str
     directory: records.RecordDirectory
     split: records.Split
     joint_index: np.ndarray
@@ -63,7 +65,12 @@ def open_source(
     values = {name: own.get(name, default) for name, default in known.items()}
     index = np.where(present, index, 0).astype(np.int32)
     return Source(
-        directory, directory.split(split), index, present.astype(np.float32), values
+        split,
+        directory,
+        directory.split(split),
+        index,
+        present.astype(np.float32),
+        values,
     )
 
 
@@ -72,11 +79,12 @@ class RecordLookup:
 
     Args:
         sources: opened splits.
-        record_order: of their records laid end to end.
-        batch_size: records per batch of this process.
+        record_order: of their records, or of their clips, laid end to end.
+        batch_size: records or clips per batch of this process.
         process_index: of this process.
         process_count: processes that share each global batch.
         drop_remainder: leave out the incomplete last batch of an epoch.
+        windows: of each source, to read clips.
 
     Attributes:
         steps_per_epoch: batches in one epoch.
@@ -92,19 +100,22 @@ class RecordLookup:
         process_index: int,
         process_count: int,
         drop_remainder: bool,
+        windows: Sequence[clips.Windows] | None = None,
     ):
         self._sources = tuple(sources)
         self._order = record_order
         self._batch_size = batch_size
         self._process_index = process_index
         self._process_count = process_count
-        self._starts = np.cumsum([0, *record_order.sizes])
+        self._windows = windows
+        self._starts = np.cumsum([0, *(len(s.split) for s in self._sources)])
+        self._sample_starts = np.cumsum([0, *record_order.sizes])
         length, together = record_order.epoch_length, batch_size * process_count
         full, rest = divmod(length, together)
         self.steps_per_epoch = full + (rest > 0 and not drop_remainder)
         if not self.steps_per_epoch:
             raise RecordError(
-                f"expected at least one batch of {together} records (batch_size "
+                f"expected at least one batch of {together} samples (batch_size "
                 f"{batch_size} x {process_count} processes), found {length}"
             )
         self.files = [name for s in self._sources for name in s.split.shards]
@@ -120,12 +131,13 @@ class RecordLookup:
 
     def identity(self) -> dict[str, Any]:
         """What a position in the stream depends on, as JSON values."""
-        weights = self._order.weights
+        options = self._windows[0].options if self._windows else None
         return {
             "version": STATE_VERSION,
             "seed": self._order.seed,
             "shuffle": self._order.shuffle,
-            "weights": None if weights is None else list(weights),
+            "rule": self._order.rule,
+            "clips": None if options is None else dataclasses.asdict(options),
             "global_batch_size": self._batch_size * self._process_count,
             "steps_per_epoch": self.steps_per_epoch,
             "fingerprint": self.fingerprint,
@@ -139,26 +151,57 @@ class RecordLookup:
         valid = places < self._order.epoch_length
         return epoch, np.where(valid, places, 0), valid
 
-    def plan(self, step: int, num_uniforms: int) -> dict[str, np.ndarray]:
+    def _drawn(self, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Records [B * T] of the samples at some places, and which count [B * T]."""
+        sample = self._order.epoch(epoch)[places]
+        if self._windows is None:
+            return sample, np.ones(len(sample), bool)
+        keys = self._order.keys(epoch, places)
+        owner = np.searchsorted(self._sample_starts, sample, side="right") - 1
+        shape = (len(sample), self._windows[0].options.length)
+        found, counts = np.zeros(shape, np.int64), np.zeros(shape, bool)
+        for number, windows in enumerate(self._windows):
+            mine = owner == number
+            inside = sample[mine] - self._sample_starts[number]
+            found[mine], counts[mine] = windows.draw(inside, keys[mine])
+            found[mine] += self._starts[number]
+        return found.reshape(-1), counts.reshape(-1)
+
+    def plan(
+        self, step: int, num_uniforms: int, num_clip_uniforms: int = 0
+    ) -> dict[str, np.ndarray]:
         """What to read for a batch, and the random numbers of each record.
 
         Args:
             step: from the start of the first epoch.
             num_uniforms: random numbers per record.
+            num_clip_uniforms: how many of these, the first ones, all frames of a clip
+                share.
 
         Returns:
-            ``sample_index``, ``source``, ``file``, ``at``, ``uniforms``, ``valid``.
+            ``sample_index``, ``source``, ``file``, ``at``, ``uniforms``, ``valid`` and
+            ``weight`` (0 in samples that only fill the batch up) of each record, frames
+            of a clip one after the other.
         """
-        epoch, places, valid = self._places(step)
-        record = self._order.epoch(epoch)[places]
+        epoch, places, there = self._places(step)
+        record, counts = self._drawn(epoch, places)
+        length = len(record) // len(places)
         source = np.searchsorted(self._starts, record, side="right") - 1
+        keys = self._order.keys(epoch, places)
+        weight = np.repeat(there, length)
+        uniforms = (
+            order.uniforms(keys, num_uniforms)
+            if self._windows is None
+            else clips.uniforms(keys, length, num_uniforms, num_clip_uniforms)
+        )
         return {
             "sample_index": record.astype(np.int32),
             "source": source.astype(np.int32),
             "file": self._file[record],
             "at": self._offset[record],
-            "uniforms": order.uniforms(self._order.keys(epoch, places), num_uniforms),
-            "valid": valid.astype(np.float32),
+            "uniforms": uniforms,
+            "valid": (weight & counts).astype(np.float32),
+            "weight": weight.astype(np.float32),
         }
 
     def read(self, sample_index: Sequence[int]) -> list[schema.Record]:
@@ -194,7 +237,7 @@ class RecordLookup:
             RecordError: naming the first that is damaged or breaks the schema.
         """
         epoch, places, _ = self._places(step)
-        for place in self._order.epoch(epoch)[places]:
+        for place in self._drawn(epoch, places)[0]:
             number = int(np.searchsorted(self._starts, place, side="right")) - 1
             source = self._sources[number]
             where = source.split.describe(int(place - self._starts[number]))

@@ -53,6 +53,19 @@ def derive(*parts: int) -> np.ndarray:
     return key[0]
 
 
+def branch(key: np.ndarray, number: int) -> np.ndarray:
+    """Another key for each key; those of different numbers are unrelated.
+
+    Args:
+        key: uint64 [...].
+        number: of the branch.
+
+    Returns:
+        uint64 [...].
+    """
+    return mix(mix(np.asarray(key, np.uint64)) ^ derive(number))
+
+
 def uniforms(key: np.ndarray, count: int) -> np.ndarray:
     """Numbers in the open interval (0, 1), exact in float32.
 
@@ -69,49 +82,93 @@ def uniforms(key: np.ndarray, count: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """The order of the records of one or more sources.
+    """The order of the records (or clips) of one or more sources.
 
-    Without weights an epoch is every record once. With weights each place of an epoch
+    Without a rule an epoch is every record once. With weights each place of an epoch
     draws a source by its weight and then, with replacement, a record of it; the epoch
-    is as long as the largest source.
+    is as long as the largest source. With groups every group of sources has an equal
+    share, as long as the largest group: a smaller one is gone through as often as it
+    fits and then drawn from. With caps a source gives at most so many records to an
+    epoch, a new random choice each time.
 
     Attributes:
         sizes: records per source.
         seed: of the whole run.
-        shuffle: a new permutation in each epoch; without it, the order on disk.
-        weights: probability of each source (scaled to sum to 1); needs ``shuffle``.
+        shuffle: a new permutation in each epoch; without it, the order on disk. The
+            rules need it.
+        weights: probability of each source (scaled to sum to 1).
+        groups: number of each source's group, from 0.
+        caps: of each source; None for all of its records.
 
-    Source: the mixture rule of IKOL's training sets (specs/ikol.md, section 13).
+    Source: weights, IKOL's training sets (specs/ikol.md, section 13); groups,
+        I2L-MeshNet's 2D and 3D sets (specs/i2l_meshnet.md, section 8.1); caps, the
+        fusion of 2D and 3D sets in pose_hg (specs/pose_hg.md, section 8.5); no rule,
+        INT (specs/int_hmr.md, section 9).
     """
 
     sizes: tuple[int, ...]
     seed: int
     shuffle: bool
     weights: tuple[float, ...] | None = None
+    groups: tuple[int, ...] | None = None
+    caps: tuple[int | None, ...] | None = None
 
     def __post_init__(self):
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(
                 f"expected sources of one record or more, found sizes {self.sizes}"
             )
-        if self.weights is None:
-            return
-        if len(self.weights) != len(self.sizes):
+        rules = {"weights": self.weights, "groups": self.groups, "caps": self.caps}
+        given = {name: rule for name, rule in rules.items() if rule is not None}
+        if len(given) > 1:
+            raise ValueError(f"expected one rule for epochs, found {', '.join(given)}")
+        for name, rule in given.items():
+            if len(rule) != len(self.sizes):
+                raise ValueError(
+                    f"expected {len(self.sizes)} {name}, one per source, "
+                    f"found {len(rule)}"
+                )
+            if not self.shuffle:
+                raise ValueError(f"expected shuffle=True with {name}, found False")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        weights, groups = self.weights, self.groups
+        if weights is not None and (
+            min(weights) < 0 or not 0 < sum(weights) < float("inf")
+        ):
             raise ValueError(
-                f"expected {len(self.sizes)} weights, one per source, "
-                f"found {len(self.weights)}"
+                f"expected weights >= 0 with a positive sum, found {weights}"
             )
-        if min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf"):
-            raise ValueError(
-                f"expected weights >= 0 with a positive sum, found {self.weights}"
-            )
-        if not self.shuffle:
-            raise ValueError("expected shuffle=True with mixture weights, found False")
+        if groups is not None and set(groups) != set(range(max(groups) + 1)):
+            raise ValueError(f"expected groups numbered 0, 1, ..., found {groups}")
+        if self.caps is not None and any(c is not None and c < 1 for c in self.caps):
+            raise ValueError(f"expected caps of 1 or more, or None, found {self.caps}")
+
+    @property
+    def rule(self) -> dict[str, list | None]:
+        """The rule of an epoch, as JSON values."""
+        rules = {"weights": self.weights, "groups": self.groups, "caps": self.caps}
+        return {n: None if rule is None else list(rule) for n, rule in rules.items()}
+
+    def _group_sizes(self) -> list[int]:
+        groups = self.groups or ()
+        return [
+            sum(s for s, g in zip(self.sizes, groups, strict=True) if g == number)
+            for number in range(max(groups) + 1)
+        ]
 
     @property
     def epoch_length(self) -> int:
         """Places in one epoch."""
-        return sum(self.sizes) if self.weights is None else max(self.sizes)
+        if self.weights is not None:
+            return max(self.sizes)
+        if self.groups is not None:
+            sizes = self._group_sizes()
+            return len(sizes) * max(sizes)
+        caps = self.caps or (None,) * len(self.sizes)
+        pairs = zip(self.sizes, caps, strict=True)
+        return sum(size if cap is None else min(size, cap) for size, cap in pairs)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """Record at each place of an epoch.
@@ -144,12 +201,60 @@ def _epoch(order: Order, epoch: int) -> np.ndarray:
     if not order.shuffle:
         return np.arange(order.epoch_length)
     key = derive(order.seed, epoch, 0)
-    if order.weights is None:
-        return np.argsort(stream(key, order.epoch_length), kind="stable")
-    bits = stream(key, 2 * order.epoch_length) >> np.uint64(11)
-    draws = bits.astype(np.float64).reshape(2, -1) / 2**53
+    if order.weights is not None:
+        return _weighted(order, key)
+    shuffled = np.argsort(stream(key, order.epoch_length), kind="stable")
+    if order.groups is not None:
+        return _balanced(order, epoch)[shuffled]
+    if order.caps is not None:
+        return _capped(order, epoch)[shuffled]
+    return shuffled
+
+
+def _starts(order: Order) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(order.sizes)[:-1]])
+
+
+def _fractions(key: np.ndarray, count: int) -> np.ndarray:
+    """Numbers in [0, 1), float64 [count]."""
+    return (stream(key, count) >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def _balanced(order: Order, epoch: int) -> np.ndarray:
+    sizes = order._group_sizes()
+    longest, starts = max(sizes), _starts(order)
+    found = []
+    for group, size in enumerate(sizes):
+        members = [
+            start + np.arange(count)
+            for start, count, g in zip(starts, order.sizes, order.groups, strict=True)
+            if g == group
+        ]
+        whole = size * (longest // size)
+        key = derive(order.seed, epoch, 2, group)
+        drawn = (_fractions(key, longest - whole) * size).astype(np.int64)
+        places = np.concatenate([np.arange(whole) % size, drawn])
+        found.append(np.concatenate(members)[places])
+    return np.concatenate(found)
+
+
+def _capped(order: Order, epoch: int) -> np.ndarray:
+    found = []
+    for source, (start, size) in enumerate(
+        zip(_starts(order), order.sizes, strict=True)
+    ):
+        cap = (order.caps or ())[source]
+        chosen = np.arange(size)
+        if cap is not None and cap < size:
+            key = derive(order.seed, epoch, 2, source)
+            chosen = np.argsort(stream(key, size), kind="stable")[:cap]
+        found.append(start + chosen)
+    return np.concatenate(found)
+
+
+def _weighted(order: Order, key: np.ndarray) -> np.ndarray:
+    draws = _fractions(key, 2 * order.epoch_length).reshape(2, -1)
     edges = np.cumsum(order.weights) / np.sum(order.weights)
     source = np.searchsorted(edges[:-1], draws[0], side="right")
     sizes = np.array(order.sizes)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    return starts[source] + (draws[1] * sizes[source]).astype(np.int64)
+    return _starts(order)[source] + (draws[1] * sizes[source]).astype(np.int64)

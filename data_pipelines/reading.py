@@ -3,7 +3,8 @@
 A batch is a pure function of (seed, epoch, step): its records are looked up in the
 epoch's order and read by their offset, and augmentation follows numbers hashed from
 seed, epoch and place. So a restored iterator continues exactly, whatever the number of
-threads, and the global batches are the same however many processes share them.
+threads, and the global batches are the same however many processes share them. Video
+is read as clips of frames of one person.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from data_pipelines import clips as clip_windows
 from data_pipelines import lookup, order, records, schema
 from data_pipelines.schema import RecordError
 
@@ -29,6 +31,8 @@ class Transform(Protocol):
         joint_set: in which ``labels`` receives joints.
         fields: of the schema that ``labels`` receives, with ``image`` among them.
         num_uniforms: random numbers per record.
+        num_clip_uniforms: optional; how many of the random numbers, the first ones, all
+            frames of a clip share.
         extras: optional; ``FieldSpec`` of fields beside the schema's that the transform
             reads even where no dataset has them.
         traits: optional; defaults of further facts about datasets that ``labels``
@@ -50,7 +54,8 @@ class RecordIterator(Iterator[Batch]):
     """Batches of numpy arrays, from any position; made by ``make_dataset``.
 
     Attributes:
-        batch_size: records per batch of this process.
+        batch_size: records or clips per batch of this process.
+        clip_length: frames of a clip; None where records are read one by one.
         steps_per_epoch: batches in one epoch.
         num_records: records in all sources.
         fingerprint: of all sources; goes beside checkpoints.
@@ -63,6 +68,7 @@ class RecordIterator(Iterator[Batch]):
         record_lookup: lookup.RecordLookup,
         *,
         batch_size: int,
+        clip_length: int | None,
         num_epochs: int | None,
         num_threads: int | None,
     ):
@@ -75,6 +81,8 @@ class RecordIterator(Iterator[Batch]):
             getattr(transform, "extras", ()),
         )
         self.batch_size = batch_size
+        self.clip_length = clip_length
+        self._num_records = batch_size * (clip_length or 1)
         self.steps_per_epoch = record_lookup.steps_per_epoch
         self.num_records = sum(len(s.split) for s in self._sources)
         self.fingerprint = record_lookup.fingerprint
@@ -161,7 +169,8 @@ class RecordIterator(Iterator[Batch]):
     def _plan(self, count: np.ndarray) -> list[Any]:
         """Columns of ``RecordLookup.plan`` and whether the stream goes on."""
         step = self._first_step + int(count)
-        plan = self._lookup.plan(step, self._transform.num_uniforms)
+        shared = getattr(self._transform, "num_clip_uniforms", 0)
+        plan = self._lookup.plan(step, self._transform.num_uniforms, shared)
         return [*plan.values(), np.bool_(step < self._last_step)]
 
     def _pipeline(self) -> tf.data.Dataset:
@@ -182,12 +191,14 @@ class RecordIterator(Iterator[Batch]):
             num_parallel_calls=4,
             deterministic=True,
         )
-        serialized = serialized.batch(self.batch_size, drop_remainder=True)
+        serialized = serialized.batch(self._num_records, drop_remainder=True)
         batches = tf.data.Dataset.zip(plans, serialized)
         parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         batches = batches.map(self._labels, num_parallel_calls=2, deterministic=True)
         batches = batches.unbatch().map(self._image, **parallel)
-        batches = batches.batch(self.batch_size, drop_remainder=True)
+        batches = batches.batch(self._num_records, drop_remainder=True)
+        if self.clip_length is not None:
+            batches = batches.map(self._as_clips)
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = True
@@ -197,7 +208,7 @@ class RecordIterator(Iterator[Batch]):
 
     @_as_written
     def _planned(self, step) -> dict:
-        batch = [self.batch_size]
+        batch = [self._num_records]
         outputs = {
             "sample_index": (tf.int32, batch),
             "source": (tf.int32, batch),
@@ -205,6 +216,7 @@ class RecordIterator(Iterator[Batch]):
             "at": (tf.int64, batch),
             "uniforms": (tf.float32, [*batch, self._transform.num_uniforms]),
             "valid": (tf.float32, batch),
+            "weight": (tf.float32, batch),
             "goes_on": (tf.bool, []),
         }
         kinds = [kind for kind, _ in outputs.values()]
@@ -235,8 +247,17 @@ class RecordIterator(Iterator[Batch]):
         for name, value in labels.items():
             if name.endswith("_weight") or name == "has_smpl":
                 shape = [-1] + [1] * (len(value.shape) - 1)
-                labels[name] = value * tf.reshape(plan["valid"], shape)
+                labels[name] = value * tf.reshape(plan["weight"], shape)
         return labels, pixels
+
+    @_as_written
+    def _as_clips(self, batch: dict) -> dict:
+        """Values [B * T, ...] as [B, T, ...]."""
+        size = tf.constant([self.batch_size, self.clip_length])
+        return {
+            name: tf.reshape(value, tf.concat([size, tf.shape(value)[1:]], 0))
+            for name, value in batch.items()
+        }
 
     @_as_written
     def _image(self, labels: dict, pixels: dict) -> dict:
@@ -277,6 +298,9 @@ def make_dataset(
     seed: int = 0,
     shuffle: bool = False,
     weights: Sequence[float] | None = None,
+    groups: Sequence[int] | None = None,
+    caps: Sequence[int | None] | None = None,
+    clips: clip_windows.ClipOptions | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_epochs: int | None = None,
@@ -289,12 +313,19 @@ def make_dataset(
         sources: one directory of records or several, as ``builders.base.build``
             returned them.
         split: name of the split to read of each.
-        batch_size: records per batch of this process.
+        batch_size: records, or clips, per batch of this process.
         transform: labels and pixels, such as ``transforms.ikol.IkolTransform``.
         seed: of order and augmentation.
         shuffle: a new order in each epoch.
         weights: mixture: probability of each source; an epoch is then as long as the
-            largest source. Without, an epoch is every record once.
+            largest source. Without a rule, an epoch is every record once.
+        groups: another rule: number of each source's group; groups have equal shares of
+            an epoch (``order.Order``).
+        caps: another rule: how many records of each source an epoch has at most, chosen
+            anew each time.
+        clips: read frames of one person as clips; batches are then [B, T, ...], and
+            the rules count clips. ``valid`` [B, T] is 0 where a track that is shorter
+            than its window is repeated; weights are not, as such frames are trained on.
         process_index: of this process among those that share the records.
         process_count: number of them; together they read each batch's records once.
         num_epochs: None goes on for ever.
@@ -323,11 +354,14 @@ def make_dataset(
     opened = [
         lookup.open_source(path, split, transform.joint_set, traits) for path in sources
     ]
+    windows = clips and [clip_windows.Windows.of(s, clips) for s in opened]
     record_order = order.Order(
-        tuple(len(s.split) for s in opened),
+        tuple(len(w) for w in windows or [s.split for s in opened]),
         seed,
         shuffle,
-        None if weights is None else tuple(weights),
+        weights=None if weights is None else tuple(weights),
+        groups=None if groups is None else tuple(groups),
+        caps=None if caps is None else tuple(caps),
     )
     _check_bodies(opened)
     record_lookup = lookup.RecordLookup(
@@ -337,12 +371,14 @@ def make_dataset(
         process_index=process_index,
         process_count=process_count,
         drop_remainder=shuffle if drop_remainder is None else drop_remainder,
+        windows=windows,
     )
     return RecordIterator(
         opened,
         transform,
         record_lookup,
         batch_size=batch_size,
+        clip_length=None if clips is None else clips.length,
         num_epochs=num_epochs,
         num_threads=num_threads,
     )

@@ -163,6 +163,7 @@ def write(
     import tensorflow as tf
 
     bad: list[Bad] = []
+    log = indexing.TrackLog()
     path = storage.join(folder, shard.file)
     with _local_file(folder, path) as temporary:
         with tf.io.TFRecordWriter(temporary) as writer:
@@ -174,6 +175,7 @@ def write(
                         raise TooManyBadError(source.name, skip_bad, bad)
                 else:
                     writer.write(schema.encode(record, source.spec.extras))
+                    log.add(record)
                 on_record()
         offset, checksum = indexing.scan_shard(temporary)
         size = os.path.getsize(temporary)
@@ -181,7 +183,7 @@ def write(
             storage.move(temporary, path)
         else:
             storage.copy_in(temporary, path)
-    index = indexing.ShardIndex(shard.file, size, offset, checksum)
+    index = indexing.ShardIndex(shard.file, size, offset, checksum, *log.arrays())
     _write_part(folder, Part(index, tuple(bad)))
 
 
@@ -215,6 +217,9 @@ def _write_part(folder: str, part: Part) -> None:
         buffer,
         offset=part.index.offset,
         checksum=part.index.checksum,
+        tracks=np.array(part.index.tracks, np.str_),
+        track=part.index.track,
+        frame=part.index.frame,
         facts=np.array(json.dumps(facts)),
     )
     storage.write_bytes(_part_path(folder, part.index.file), buffer.getvalue())
@@ -236,12 +241,16 @@ def finished(folder: str, shard: Shard) -> Part | None:
     try:
         with np.load(io.BytesIO(storage.read_bytes(path))) as content:
             facts = json.loads(str(content["facts"]))
-            offset, checksum = content["offset"], content["checksum"]
+            names = ("offset", "checksum", "tracks", "track", "frame")
+            offset, checksum, tracks, track, frame = (content[n] for n in names)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
     bad = tuple(Bad(**item) for item in facts["bad"])
     whole = len(offset) + len(bad) == len(shard.keys)
     if not whole or storage.size(shard_path) != facts["size"]:
         return None
-    index = indexing.ShardIndex(shard.file, facts["size"], offset, checksum)
+    named = tuple(str(name) for name in tracks)
+    index = indexing.ShardIndex(
+        shard.file, facts["size"], offset, checksum, named, track, frame
+    )
     return Part(index, bad)

@@ -45,6 +45,39 @@ def test_mixture_draws_sources_by_weight_and_records_evenly():
     assert drawn.max() < 4010 and len(np.unique(drawn[~first])) > 2500
 
 
+def test_groups_share_an_epoch_evenly():
+    # specs/i2l_meshnet.md, section 8.1: 3D sets of 4 and 3 records, a 2D set of 17.
+    made = order.Order((4, 17, 3), seed=4, shuffle=True, groups=(0, 1, 0))
+    assert made.epoch_length == 34
+    epochs = [made.epoch(e) for e in range(40)]
+    for epoch in epochs:
+        counts = np.bincount(epoch, minlength=24)
+        in_3d = np.concatenate([counts[:4], counts[21:]])
+        assert in_3d.sum() == 17 and in_3d.min() >= 2
+        np.testing.assert_array_equal(counts[4:21], 1)
+    drawn = np.bincount(np.concatenate(epochs), minlength=24)
+    # Three of seven records are drawn a third time in each of 40 epochs.
+    extra = np.concatenate([drawn[:4], drawn[21:]]) - 80
+    assert extra.sum() == 120 and extra.min() > 5
+    assert not np.array_equal(epochs[0], epochs[1])
+    alone = order.Order((5, 6), seed=4, shuffle=True, groups=(0, 0))
+    np.testing.assert_array_equal(np.sort(alone.epoch(2)), np.arange(11))
+
+
+def test_capped_sources_give_a_fresh_choice_each_epoch():
+    # specs/pose_hg.md, section 8.5: as many 3D as 2D records at most.
+    made = order.Order((20, 500), seed=4, shuffle=True, caps=(None, 20))
+    assert made.epoch_length == 40
+    epochs = [made.epoch(e) for e in range(100)]
+    for epoch in epochs:
+        assert len(set(epoch.tolist())) == 40
+        np.testing.assert_array_equal(np.sort(epoch[epoch < 20]), np.arange(20))
+    chosen = np.concatenate([e[e >= 20] for e in epochs])
+    assert len(np.unique(chosen)) > 480
+    every = order.Order((20, 500), seed=4, shuffle=True, caps=(None, 900))
+    np.testing.assert_array_equal(np.sort(every.epoch(0)), np.arange(520))
+
+
 def test_uniforms_are_open_and_even():
     numbers = order.uniforms(order.stream(np.uint64(3), 2000), 50)
     assert numbers.dtype == np.float32
@@ -57,6 +90,10 @@ def test_uniforms_are_open_and_even():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"groups": (0, 1), "weights": (1, 1)}, "one rule for epochs, found weights"),
+        ({"groups": (1, 2)}, "groups numbered 0, 1, ..., found"),
+        ({"caps": (0, None)}, "caps of 1 or more"),
+        ({"caps": (1,)}, "2 caps, one per source, found 1"),
         ({"sizes": (3, 0)}, "one record or more"),
         ({"weights": (1.0,)}, "expected 2 weights"),
         ({"weights": (1.0, -1.0)}, "weights >= 0"),
