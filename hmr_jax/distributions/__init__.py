@@ -1,0 +1,1 @@
+"""Probability distributions over rotations and vectors, usable on their own."""
