@@ -97,14 +97,14 @@ def jitter(pixels, amounts, order):
         float32 [H, W, 3], whole numbers.
     """
     changes = (brightness, contrast, saturation, shift_hue)
-    for place in range(4):
-        pixels = tf.switch_case(
-            order[place],
-            [
-                lambda change=change, number=number, before=pixels: change(
-                    before, amounts[number]
-                )
-                for number, change in enumerate(changes)
-            ],
-        )
+
+    def change(place, before):
+        number = order[place]
+        amount = amounts[number]
+        branches = [lambda one=one: one(before, amount) for one in changes]
+        return place + 1, tf.switch_case(number, branches)
+
+    # A loop, not four switches one after the other: they take four times as long to
+    # compile.
+    _, pixels = tf.while_loop(lambda place, _: place < 4, change, (0, pixels))
     return pixels

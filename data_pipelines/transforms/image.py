@@ -181,3 +181,25 @@ def normalize(pixels, normalization: str):
     mean, deviation = NORMALIZATIONS[normalization]
     shift = tf.constant([255 * value for value in mean])
     return (pixels - shift) * tf.constant([1 / (255 * value) for value in deviation])
+
+
+def nearest(pixels, crop_to_window, size_px: int):
+    """Sample an image at the nearest pixel; outside it everything is 0.
+
+    Args:
+        pixels: [H, W, C].
+        crop_to_window: float32 [2, 3], from crop pixels to pixels of the image.
+        size_px: side of the crop.
+
+    Returns:
+        [size_px, size_px, C] of the same type.
+    """
+    v, u = tf.meshgrid(tf.range(size_px), tf.range(size_px), indexing="ij")
+    grid = tf.cast(tf.stack([u, v, tf.ones_like(u)], axis=-1), tf.float32)
+    place = tf.linalg.matvec(crop_to_window, grid)
+    column, row = tf.unstack(tf.cast(tf.floor(place + 0.5), tf.int32), axis=-1)
+    height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    flat = tf.reshape(pixels, [height * width, pixels.shape[2]])
+    values = tf.gather(flat, tf.where(inside, row * width + column, 0))
+    return tf.where(inside[..., None], values, tf.zeros_like(values))
