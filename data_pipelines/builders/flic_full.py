@@ -108,7 +108,7 @@ class FlicFull(RawSource):
         if coordinates.shape != (2, 29):
             where = f"{self.path('examples.mat')}: example {key}"
             raise self.wrong(where, "coords of shape [2, 29]", list(coordinates.shape))
-        missing = np.isnan(coordinates).any(0)
+        missing = np.asarray(np.isnan(coordinates).any(0))
         parts = np.where(missing[:, None], 0, coordinates.T)
         parts = np.column_stack([parts, np.where(missing, 0, 2)])
         size = image["image_width"], image["image_height"]

@@ -13,7 +13,7 @@ import math
 import pickle
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,14 +45,17 @@ _BROKEN = (
 )
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+_PythonUnpickler: Any = vars(pickle)["_Unpickler"]
+
+
+class _Unpickler(_PythonUnpickler):
     """The interpreter in Python, which alone can be stopped where an array follows.
 
     Args:
         file: positioned at the pickle; left behind its end.
     """
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="latin1")
@@ -103,7 +106,7 @@ def _read_array(wrapper: _Wrapper, file: io.BytesIO) -> Any:
         raise ValueError(
             f"array of shape {shape}: expected {size} bytes, got {len(raw)}"
         )
-    order = "F" if state["order"] == "F" else "C"
+    order: Literal["C", "F"] = "F" if state["order"] == "F" else "C"
     array = np.frombuffer(raw, dtype).reshape(shape, order=order)
     return array.astype(dtype.newbyteorder("="), order="C")
 

@@ -84,7 +84,7 @@ class Mpii(RawSource):
         joints = np.asarray(person["joints"], np.float64)
         if joints.shape != (16, 2):
             raise self.wrong(where, "joints of shape [16, 2]", list(joints.shape))
-        labelled = (joints > 0).any(-1)
+        labelled = np.asarray((joints > 0).any(-1))
         seen = np.asarray(person.get("joints_vis", np.ones(16)), np.float64) > 0
         if not self.published_joints:
             joints = np.where(labelled[:, None], joints - 1, 0)
