@@ -160,10 +160,7 @@ class FreiHand(indexed.IndexedSource):
         if not self.exists(path):
             return {}
         with Image.open(io.BytesIO(self.read_bytes(path, "a mask"))) as image:
-            pixels = np.asarray(image.convert("L")) > 127
-        buffer = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8) * 255).save(buffer, "PNG")
-        return {"mask": buffer.getvalue()}
+            return {"mask": raw.mask_png(np.asarray(image.convert("L")) > 127)}
 
     # --- I2L-MeshNet's layout
 

@@ -162,7 +162,7 @@ class MpiInf3dhp(indexed.IndexedSource):
         parts = (("imageFrames", video), ("imageSequence", video), (video,))
         places = tuple(self.path(folder, *part) for part in parts)
         images = files.numbered_images(self, places, self._first)
-        wanted = np.arange(0, len(pixels), self._stride)
+        wanted = list(range(0, len(pixels), self._stride))
         checked = pixels[:, list(self._rule.inside)] if self._rule.inside else pixels
         inside = np.all((checked >= 0) & (checked < _SIDE_PX), axis=(1, 2))
         kept = [f for f in wanted if inside[f] and f in images]

@@ -114,13 +114,13 @@ class Pw3d(indexed.IndexedSource):
             zero_ends = self._boxes == "smooth_published"
             smooth = smooth_boxes.smooth_boxes(detections, zero_ends)
         self.drop(split, "no valid camera", int((~valid).sum()))
-        for frame in np.flatnonzero(valid):
+        for frame in np.flatnonzero(valid).tolist():
             if smooth is None:
                 box = self._joint_box(split, content, person, frame, size)
             else:
                 box = self._smooth_box(split, smooth[frame], detections[frame])
             if box is not None:
-                yield int(frame), box
+                yield frame, box
 
     def _smooth_box(
         self, split: str, box: np.ndarray, points: np.ndarray

@@ -304,6 +304,15 @@ def with_validity(points: np.ndarray, valid: Any = 1.0) -> np.ndarray:
     return np.concatenate([points, valid[..., None]], axis=-1)
 
 
+def mask_png(pixels: np.ndarray) -> bytes:
+    """A mask [H, W] of truth values as the record's PNG of one channel."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8) * 255).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def consecutive(names: Sequence[Any]) -> Iterator[tuple[Any, range]]:
     """Runs of equal neighbours: their value and their range."""
     start = 0
@@ -320,6 +329,7 @@ __all__ = [
     "box_of_points",
     "consecutive",
     "join",
+    "mask_png",
     "pinhole",
     "schema",
     "with_validity",

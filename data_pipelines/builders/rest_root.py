@@ -1,8 +1,10 @@
-"""The rest joints of a shaped body, where labels need them and the file is at hand."""
+"""Joints of a body model, where labels need them and the file is at hand."""
 
 import numpy as np
 
+from data_pipelines.builders import rigid
 from data_pipelines.builders.raw import RawSource
+from hmr_jax.body.joint_sets import SMPL_PARENTS
 
 
 class RestRoot:
@@ -29,6 +31,17 @@ class RestRoot:
     def joints(self, betas: np.ndarray) -> np.ndarray:
         """Joints [J, 3] of the rest pose, metres, of shape coefficients [10]."""
         return self._template + self._directions @ np.asarray(betas, np.float64)
+
+    def posed(self, pose_aa: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        """SMPL's joints [24, 3], metres, of a pose [24, 3] without translation."""
+        rest = self.joints(betas)
+        local = rigid.rotation_matrix(pose_aa)
+        turned, placed = local.copy(), rest.copy()
+        for joint, parent in enumerate(SMPL_PARENTS[1:], start=1):
+            turned[joint] = turned[parent] @ local[joint]
+            bone = rest[joint] - rest[parent]
+            placed[joint] = placed[parent] + turned[parent] @ bone
+        return placed
 
     def __call__(self, betas: np.ndarray) -> np.ndarray:
         """The root joint [3] of the rest pose, metres."""

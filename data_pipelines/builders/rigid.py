@@ -136,3 +136,20 @@ def valid_box(box_xywh: np.ndarray, width: int, height: int) -> np.ndarray | Non
     if not w * h > 0 or np.any(high < low):
         return None
     return np.concatenate([low, high - low])
+
+
+def best_rigid(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation and translation that bring points nearest to others.
+
+    Args:
+        source: [N, 3].
+        target: [N, 3].
+
+    Returns:
+        [4, 4], without scale and without reflection.
+    """
+    middle, goal = source.mean(0), target.mean(0)
+    u, _, vt = np.linalg.svd((source - middle).T @ (target - goal))
+    sign = np.sign(np.linalg.det(vt.T @ u.T))
+    rotation = vt.T @ np.diag([1.0, 1.0, sign]) @ u.T
+    return rigid(rotation, goal - rotation @ middle)
