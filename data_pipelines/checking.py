@@ -38,8 +38,8 @@ class _Errors:
     def median_px(self) -> float:
         if not self.count:
             return 0.0
-        middle = np.searchsorted(np.cumsum(self._counts), (self.count + 1) // 2)
-        return float(_EDGES_PX[min(middle, len(_EDGES_PX) - 1)])
+        half = np.searchsorted(np.cumsum(self._counts), (self.count + 1) // 2)
+        return float(_EDGES_PX[min(int(half), len(_EDGES_PX) - 1)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -202,12 +202,12 @@ def _epoch(order: Order, epoch: int) -> np.ndarray:
         return np.arange(order.epoch_length)
     key = derive(order.seed, epoch, 0)
     if order.weights is not None:
-        return _weighted(order, key)
+        return _weighted(order, order.weights, key)
     shuffled = np.argsort(stream(key, order.epoch_length), kind="stable")
     if order.groups is not None:
-        return _balanced(order, epoch)[shuffled]
+        return _balanced(order, order.groups, epoch)[shuffled]
     if order.caps is not None:
-        return _capped(order, epoch)[shuffled]
+        return _capped(order, order.caps, epoch)[shuffled]
     return shuffled
 
 
@@ -220,14 +220,14 @@ def _fractions(key: np.ndarray, count: int) -> np.ndarray:
     return (stream(key, count) >> np.uint64(11)).astype(np.float64) / 2**53
 
 
-def _balanced(order: Order, epoch: int) -> np.ndarray:
+def _balanced(order: Order, groups: tuple[int, ...], epoch: int) -> np.ndarray:
     sizes = order._group_sizes()
     longest, starts = max(sizes), _starts(order)
     found = []
     for group, size in enumerate(sizes):
         members = [
             start + np.arange(count)
-            for start, count, g in zip(starts, order.sizes, order.groups, strict=True)
+            for start, count, g in zip(starts, order.sizes, groups, strict=True)
             if g == group
         ]
         whole = size * (longest // size)
@@ -238,12 +238,10 @@ def _balanced(order: Order, epoch: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _capped(order: Order, epoch: int) -> np.ndarray:
+def _capped(order: Order, caps: tuple[int | None, ...], epoch: int) -> np.ndarray:
     found = []
-    for source, (start, size) in enumerate(
-        zip(_starts(order), order.sizes, strict=True)
-    ):
-        cap = (order.caps or ())[source]
+    sources = zip(_starts(order), order.sizes, caps, strict=True)
+    for source, (start, size, cap) in enumerate(sources):
         chosen = np.arange(size)
         if cap is not None and cap < size:
             key = derive(order.seed, epoch, 2, source)
@@ -252,9 +250,9 @@ def _capped(order: Order, epoch: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _weighted(order: Order, key: np.ndarray) -> np.ndarray:
+def _weighted(order: Order, weights: tuple[float, ...], key: np.ndarray) -> np.ndarray:
     draws = _fractions(key, 2 * order.epoch_length).reshape(2, -1)
-    edges = np.cumsum(order.weights) / np.sum(order.weights)
+    edges = np.cumsum(weights) / np.sum(weights)
     source = np.searchsorted(edges[:-1], draws[0], side="right")
     sizes = np.array(order.sizes)
     return _starts(order)[source] + (draws[1] * sizes[source]).astype(np.int64)

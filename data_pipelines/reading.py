@@ -354,9 +354,12 @@ def make_dataset(
     opened = [
         lookup.open_source(path, split, transform.joint_set, traits) for path in sources
     ]
-    windows = clips and [clip_windows.Windows.of(s, clips) for s in opened]
+    windows, sizes = None, [len(source.split) for source in opened]
+    if clips is not None:
+        windows = [clip_windows.Windows.of(source, clips) for source in opened]
+        sizes = [len(w) for w in windows]
     record_order = order.Order(
-        tuple(len(w) for w in windows or [s.split for s in opened]),
+        tuple(sizes),
         seed,
         shuffle,
         weights=None if weights is None else tuple(weights),

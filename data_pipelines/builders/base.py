@@ -12,7 +12,7 @@ import dataclasses
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import tqdm
@@ -90,7 +90,7 @@ def _already_built(path: str, source: RecordSource) -> bool:
     return True
 
 
-def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Iterator[Shard]:
+def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Shard]:
     """Write shards in the way asked for; yields each when it is finished."""
     if run.on_beam and todo:
         beam.write_all(

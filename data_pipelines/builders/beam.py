@@ -8,6 +8,7 @@ from typing import Any
 from data_pipelines.builders import shards
 from data_pipelines.builders.shards import Shard
 from data_pipelines.builders.source import Factory
+from data_pipelines.schema import RecordError
 
 
 def is_installed() -> bool:
@@ -35,18 +36,25 @@ def write_all(
         skip_bad: bad records that each shard may leave out.
 
     Raises:
-        RecordError: from a worker, in Beam's wrapping.
+        RecordError: a bad record, as a worker named it.
     """
     import apache_beam
 
     write = functools.partial(_Write, factory, folder, skip_bad)
-    with apache_beam.Pipeline(runner=runner, options=options) as pipeline:
-        _ = (
-            pipeline
-            | "Shards" >> apache_beam.Create(list(todo), reshuffle=False)
-            | "Share" >> apache_beam.Reshuffle()
-            | "Write" >> apache_beam.ParDo(_do_fn(write))
-        )
+    try:
+        with apache_beam.Pipeline(runner=runner, options=options) as pipeline:
+            _ = (
+                pipeline
+                | "Shards" >> apache_beam.Create(list(todo), reshuffle=False)
+                | "Share" >> apache_beam.Reshuffle()
+                | "Write" >> apache_beam.ParDo(_do_fn(write))
+            )
+    except RuntimeError as error:
+        # Beam wraps what a worker raised and leaves its type in the text alone.
+        ours = (RecordError.__name__, shards.TooManyBadError.__name__)
+        if any(f"{name}: " in str(error) for name in ours):
+            raise RecordError(str(error)) from error
+        raise
 
 
 class _Write:

@@ -73,7 +73,8 @@ def write_all(
     )
     seen = 0
     # Shards wait here and not in the pool's queue: their keys are pickled there.
-    waiting, running = list(reversed(todo)), set()
+    waiting = list(reversed(todo))
+    running: set[concurrent.futures.Future] = set()
     try:
         while waiting or running:
             while waiting and len(running) < 2 * num_workers:

@@ -164,18 +164,20 @@ def _cut(image: np.ndarray, window: np.ndarray) -> np.ndarray:
     scale = window[0, 0]
     # Pillow maps corners of pixels, not their centres.
     left, top = ((scale - 1) / 2 - window[:2, 2]) / scale
-    coefficients = (1 / scale, 0, left, 0, 1 / scale, top)
     picture = Image.fromarray(image)
     shrink = max(1, int(1 / scale))
-    if shrink > 1:
+    if shrink > 1:  # else a small tile of a large image would skip most pixels
         picture = picture.reduce(shrink)
-        coefficients = tuple(c / shrink for c in coefficients)
+    step = 1 / scale / shrink
+    coefficients = (step, 0, left / shrink, 0, step, top / shrink)
     size = (_TILE_PX, _TILE_PX)
     mode, filtering = Image.Transform.AFFINE, Image.Resampling.BILINEAR
     return np.array(picture.transform(size, mode, coefficients, filtering))
 
 
 def _draw_mesh(image: np.ndarray, record: Any, body: Any, window: np.ndarray) -> Any:
+    import jax.numpy as jnp
+
     from hmr_jax.body.forward import body_forward
     from hmr_jax.render import draw, shade
 
@@ -188,10 +190,15 @@ def _draw_mesh(image: np.ndarray, record: Any, body: Any, window: np.ndarray) ->
     betas = np.zeros(body.num_betas, np.float32)
     given = np.asarray(record["betas"], np.float32)[: body.num_betas]
     betas[: len(given)] = given
-    vertices = body_forward(body, betas, pose, record["translation_m"]).vertices_m
+    arrays = (jnp.asarray(a) for a in (betas, pose, record["translation_m"]))
+    vertices = body_forward(body, *arrays).vertices_m
     camera = window @ np.asarray(record["intrinsics"], np.float64)
     shaded = shade.render_mesh(
-        np.asarray(vertices), body.faces, camera.astype(np.float32), _TILE_PX, _TILE_PX
+        vertices,
+        body.faces,
+        jnp.asarray(camera.astype(np.float32)),
+        _TILE_PX,
+        _TILE_PX,
     )
     mask = np.asarray(shaded.mask)[..., None]
     colour = np.asarray(shaded.image) / np.maximum(mask, 1e-6)

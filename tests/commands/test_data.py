@@ -184,6 +184,29 @@ def test_drawn_labels_lie_where_the_image_has_them():
     assert schema.validate(record, schema.RecordSpec())["image_width"] == 90
 
 
+def test_show_draws_the_mesh_of_a_body():
+    from hmr_jax.body.open_assets import load_open_body
+    from hmr_jax.commands import data_show
+
+    body = load_open_body()
+    grey = {"image": encode_image(np.full((64, 64, 3), 90, np.uint8))}
+    placed = {"translation_m": np.array([0, 0, 3.0]), "betas": np.zeros(10)}
+    placed["pose_aa"] = np.zeros((24, 3))
+    placed["pose_aa"][0] = [np.pi, 0, 0]  # the camera's y points down
+    given = make_record(0) | grey | placed | {"bbox_xywh_px": [0, 0, 64, 64]}
+    record = schema.validate(given, schema.RecordSpec())
+    plain = data_show.draw_record(record, "smpl_24")
+    drawn = data_show.draw_record(record, "smpl_24", body)
+    changed = (plain != drawn).any(-1)
+    # The camera's middle is at (0.47, 0.55) of the image, 64 of 83 pixels of the tile.
+    assert changed[140, 120] and not changed[:, :30].any()
+    relative = data_show.draw_record(record | {"has_root": 0}, "smpl_24", body)
+    assert not (relative == [255, 0, 255]).all(-1).any()
+    with pytest.raises(ValueError, match="--body: expected a body of 16 rotations"):
+        hand = record | {"pose_aa": np.zeros((16, 3), np.float32)}
+        data_show.draw_record(hand, "smpl_24", body)
+
+
 def test_every_dataset_of_the_catalogue_says_what_it_needs():
     from data_pipelines.builders import selecting
 

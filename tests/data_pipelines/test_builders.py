@@ -186,13 +186,29 @@ def test_beam_is_optional_and_named(tmp_path):
         build_people(tmp_path, count=3, beam_runner="DirectRunner")
 
 
-@pytest.mark.slow
-def test_beam_writes_the_same_records(tmp_path):
-    pytest.importorskip("apache_beam")
-    alone = build_people(tmp_path / "a", count=9)
-    beam = build_people(tmp_path / "b", count=9, beam_runner="DirectRunner")
-    fingerprints = {records.open_directory(p).fingerprint for p in (alone, beam)}
+@pytest.fixture
+def direct_runner():
+    pytest.importorskip("apache_beam", reason="needs apache-beam: hmr_jax[beam]")
+    return "DirectRunner"
+
+
+def test_beam_writes_the_same_records(tmp_path, direct_runner):
+    alone = build_people(tmp_path / "a", count=9, num_shards=3)
+    with pytest.raises(schema.RecordError, match="key 'train_3'.*betas"):
+        build_people(
+            *(tmp_path / "b", 9, 3), **{"broken": 3, "beam_runner": direct_runner}
+        )
+    beamed = build_people(tmp_path / "b", 9, 3, beam_runner=direct_runner)
+    fingerprints = {records.open_directory(p).fingerprint for p in (alone, beamed)}
     assert len(fingerprints) == 1
+
+
+def test_beam_leaves_out_bad_records(tmp_path, direct_runner):
+    arguments = {"broken": (2, 7), "beam_runner": direct_runner}
+    path = build_people(tmp_path, 9, 3, skip_bad=2, **arguments)
+    assert records.verify(path) == {"train": 7}
+    with pytest.raises(schema.RecordError, match=r"at most 1 bad.*train_2.*train_7"):
+        build_people(tmp_path / "b", 9, 3, skip_bad=1, **arguments)
 
 
 def test_helpers_make_valid_records():
