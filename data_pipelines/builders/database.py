@@ -19,7 +19,12 @@ class Database(RawSource):
         raw: the folder that the authors call ``data``.
         images: folder of the images instead; a name in the database follows it after
             its own ``data/``.
+
+    Attributes:
+        kept: arrays to keep in memory; files may hold others, such as features.
     """
+
+    kept: Sequence[str] = ()
 
     def __init__(self, raw: str, *, images: str | None = None):
         super().__init__(raw)
@@ -48,7 +53,9 @@ class Database(RawSource):
                 raise self.wrong(path, "a dictionary", type(content).__name__)
             self.require(path, content, fields)
             self._arrays[split] = {
-                str(name): np.asarray(value) for name, value in content.items()
+                str(name): np.asarray(value)
+                for name, value in content.items()
+                if name in self.kept
             }
         return self._arrays[split]
 

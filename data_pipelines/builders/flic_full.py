@@ -35,6 +35,8 @@ class FlicFull(RawSource):
             0-based, so that every joint of ``mpii_16`` holds its neighbour's place.
         published_box: pose_hg's crop, made of the first two joints instead of the two
             coordinates; by default a square 1.25 times as large as the joints.
+
+    Source: specs/pose_hg.md, section 8.3.
     """
 
     name = "flic_full"

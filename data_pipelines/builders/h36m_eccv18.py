@@ -24,6 +24,8 @@ class H36mEccv18(RawSource):
 
     Args:
         raw: folder with ``msra_cache`` and ``ECCV18_Challenge``.
+
+    Source: specs/pose_hg.md, section 8.5.
     """
 
     name = "h36m_eccv18"

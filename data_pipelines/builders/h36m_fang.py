@@ -32,6 +32,8 @@ class H36mFang(RawSource):
         raw: folder with ``images``.
         every_train: take every n-th frame for training, 5 as published.
         every_val: the same for validation, 200 as published.
+
+    Source: specs/pose_hg.md, section 8.9.
     """
 
     name = "h36m_fang"

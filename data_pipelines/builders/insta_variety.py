@@ -24,6 +24,8 @@ class InstaVariety(RawSource):
         published_points: take the 25 points for the first 25 of SPIN's 49, which are
             OpenPose's in another order, as the published script leaves them; by
             default they go by name.
+
+    Source: specs/int_hmr.md, sections 15 and 20 (D11).
     """
 
     name = "insta_variety"

@@ -52,9 +52,12 @@ class IntDatabase(Database):
             the 49, as the published script leaves them; by default they go by name.
         published_invalid: keep frames of MPI-INF-3DHP's validation that the dataset
             marks invalid.
+
+    Source: specs/int_hmr.md, sections 12 and 20 (D11, D12, D19).
     """
 
     name = "int_db"
+    kept = ("img_name", *_OPTIONAL)
     spec = schema.RecordSpec(
         joint_set="spin_49", num_joints=49, extras=(WEAK_CAMERA, VALID_FRAME)
     )

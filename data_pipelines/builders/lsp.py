@@ -24,6 +24,8 @@ class Lsp(RawSource):
             default a square 1.25 times as large as the labelled joints.
         published_means: with ``mpii_16``, label the middles even where one side is
             missing, halfway to the image's corner, as that loader does.
+
+    Source: specs/pose_hg.md, sections 8.2 and 9.
     """
 
     name = "lsp"

@@ -20,6 +20,8 @@ class Mpii(RawSource):
         published_joints: keep joints in MATLAB's 1-based pixels and missing ones where
             the file has them (at -1), as pose_hg's loader does, which moves the centre
             alone; by default joints are 0-based like the image.
+
+    Source: specs/pose_hg.md, section 8.1.
     """
 
     name = "mpii"

@@ -30,6 +30,8 @@ class OcclusionPerson(RawSource):
             pose_hg's loader does.
         published_pairing: pose_hg's validation without its full test: the first tenth
             of the images, image k with the labels of view 10 k.
+
+    Source: specs/pose_hg.md, sections 8.0, 8.6 and 9.
     """
 
     name = "occlusion_person"

@@ -31,6 +31,8 @@ class PennAction(RawSource):
         published_order: the published script's joints: its names are of another order
             than the files', and it converts twice, so that a row's joint becomes
             another joint's (the first, the head, the right ankle's, and so on).
+
+    Source: specs/int_hmr.md, sections 15 and 20 (D10).
     """
 
     name = "penn_action"

@@ -23,6 +23,8 @@ class PoseTrack(RawSource):
         min_frames: drop tracks of fewer labelled frames, 8 as in INT.
         box: ``square``, INT's: 0.8 times the longer side of the released box, or
             ``annotated``, that box.
+
+    Source: specs/int_hmr.md, section 15.
     """
 
     name = "posetrack"

@@ -42,6 +42,8 @@ class Pw3dHierprob(RawSource):
         layout: see ``raw``. Only ``sequences`` gives the camera (of the crop) and the
             translation; prepared records have ``has_root`` 0 and no translation.
         body: with ``sequences``: folder of SMPL_MALE.pkl and SMPL_FEMALE.pkl.
+
+    Source: specs/hierprob.md, section 14.
     """
 
     name = "pw3d_hierprob"

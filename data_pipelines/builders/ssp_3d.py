@@ -24,6 +24,8 @@ class Ssp3d(RawSource):
 
     Args:
         raw: folder with ``labels.npz``, ``images`` and ``silhouettes``.
+
+    Source: specs/hierprob.md, section 14.
     """
 
     name = "ssp_3d"

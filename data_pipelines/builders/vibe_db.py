@@ -30,9 +30,12 @@ class VibeDatabase(Database):
             of the images, image k with the labels of frame 10 k.
         published_boxes: accept more boxes than frames, as the published script makes
             where a person is unseen at first, and pair them by position.
+
+    Source: specs/pose_hg.md, sections 8.0, 8.7, 8.8 and 9.
     """
 
     name = "vibe_db"
+    kept = (*_FIELDS, *_OPTIONAL)
     spec = schema.RecordSpec(joint_set="mpii_16", num_joints=16, extras=(DEPTH_PX,))
     description = "MPI-INF-3DHP or 3DPW as pose_hg's database of 16 joints."
     citation = (

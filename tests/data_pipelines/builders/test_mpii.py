@@ -83,6 +83,20 @@ def test_conversion(raw, tmp_path):
     written.same_records(found, written.read_all(make(), "train"))
 
 
+def test_remote_files(raw):
+    """A file system of TensorFlow's own stands for buckets."""
+    import tensorflow as tf
+
+    folder, _ = raw
+    remote = "ram://mpii"
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        target = f"{remote}/{path.relative_to(folder)}"
+        tf.io.gfile.makedirs(target.rsplit("/", 1)[0])
+        tf.io.gfile.copy(str(path), target, overwrite=True)
+    found = written.read_all(Mpii(remote), "train")
+    written.same_records(found, written.read_all(Mpii(str(folder)), "train"))
+
+
 def test_the_published_loader(parity_dir, tmp_path):
     vectors = np.load(parity_dir / "pose_hg" / "datasets_public.npz")
     people = written.pose_hg_inputs(parity_dir).mpii_records(11)

@@ -71,6 +71,17 @@ def test_every_label(tmp_path):
     written.same_records(written.built(make, tmp_path / "out", "train"), found)
 
 
+def test_in_the_order_of_spin():
+    """The raw order: head, then left and right of each joint (D10, recommended)."""
+    index, present = map_joints("penn_action_13", "spin_49")
+    right_leg, left_leg = [12, 10, 8], [7, 9, 11]
+    right_arm, left_arm = [6, 4, 2], [1, 3, 5]
+    limbs = [*right_leg, *left_leg, *right_arm, *left_arm]
+    assert index[25:37].tolist() == limbs and present[25:37].all()
+    assert present[38] and index[38] == 0
+    assert present.sum() == 13
+
+
 def test_the_released_box(tmp_path):
     video = write(tmp_path, "0007", 2, 1, 4)
     dataset = PennAction(str(tmp_path), box="annotated")
