@@ -76,11 +76,71 @@ def _occlusion_person() -> JointSet:
     )
 
 
+_LSP_LIMBS = (
+    *one_side("right", "ankle", "knee", "hip_extra"),
+    *one_side("left", *_LEG),
+    *one_side("right", "wrist", "elbow", "shoulder"),
+    *one_side("left", *_ARM),
+)
+
+
+def _int_conventions() -> list[JointSet]:
+    """Further orders that INT's databases and tools convert from."""
+    face = ("nose", *both("eye", "ear"))
+    trunk = (*_NECK, *_TORSO, "neck_extra headtop")
+    ears = ("nose left_eye left_ear", "nose right_eye right_ear", "neck_extra nose")
+    spin = (
+        *(*_LSP_LIMBS, "neck_extra", "headtop", "pelvis_extra", "thorax"),
+        *("spine_extra", "jaw_extra", "head_extra", *face),
+    )
+    spine = "pelvis_extra spine_extra thorax neck_extra"
+    heads = ("neck_extra headtop", "neck_extra head_extra", "neck_extra jaw_extra")
+    arms = (*one_side("right", *_ARM), *one_side("left", *_ARM))
+    legs = (*one_side("right", *_LEG), *one_side("left", *_LEG))
+    lsp = (*_LSP_LIMBS, "neck_extra", "headtop")
+    return [
+        make_set("spin_24", spin, parents_of(spine, *heads, *_NECK, *_LIMBS, *ears)),
+        make_set("lsp_coco_19", (*lsp, *face), parents_of(*trunk, *_LIMBS, *ears)),
+        make_set(
+            "aich_14",
+            (*arms, *legs, "headtop", "neck_extra"),
+            parents_of(*trunk, *_LIMBS),
+        ),
+        _staf(),
+    ]
+
+
+def _staf() -> JointSet:
+    """OpenPose's video joints: without its feet, with LSP's neck and head."""
+
+    def side(s: str) -> tuple[str, ...]:
+        return (
+            f"op_neck op_{s}_shoulder op_{s}_elbow op_{s}_wrist",
+            f"op_pelvis op_{s}_hip op_{s}_knee op_{s}_ankle",
+            f"op_nose op_{s}_eye op_{s}_ear",
+        )
+
+    arms = (*one_side("op_right", *_ARM), *one_side("op_left", *_ARM))
+    legs = tuple(
+        f"op_{s}_{name}" for s in ("right", "left") for name in ("hip", "knee", "ankle")
+    )
+    face = tuple(f"op_{s}_{name}" for name in ("eye", "ear") for s in ("right", "left"))
+    joints = (
+        *("op_nose", "op_neck", *arms, "op_pelvis", *legs, *face),
+        *("neck_extra", "headtop"),
+    )
+    trunk = ("op_pelvis op_neck op_nose", "op_neck neck_extra headtop")
+    return make_set(
+        "staf_21", joints, parents_of(*trunk, *side("left"), *side("right"))
+    )
+
+
 SETS: tuple[JointSet, ...] = (
     _penn_action(),
     _posetrack(),
     _insta_variety(),
     _flic(),
     _occlusion_person(),
+    *_int_conventions(),
 )
 """The sets of this file."""
