@@ -190,6 +190,7 @@ def measure(count: int, workers: int) -> dict:
         "workers": workers,
         "seconds": round(seconds, 2),
         "records_per_second": round(count / seconds, 1),
+        # Pages that processes share, such as TensorFlow's code, count in each of them.
         "peak_rss_mb_all_processes": round(memory.peak / 1e6, 1),
         "peak_rss_mb_one_process": round(memory.largest / 1e6, 1),
     }
