@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw, rigid
+from data_pipelines.builders import extra_fields, indexed, raw, rest_root, rigid
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import FieldSpec, Record
 
@@ -27,8 +27,9 @@ class FreiHand(indexed.IndexedSource):
     """FreiHAND's 4 x 32,560 training and 3,960 evaluation pictures.
 
     Poses are relative to MANO's mean hand. The published layout has no translation in
-    metres: the wrist is where ``joints_cam_m`` has it. It has no boxes either: they are
-    the tight box of the joints times 1.2, or the whole picture where no joints are.
+    metres: give ``mano_model``, or place the wrist where ``joints_cam_m`` has it. It
+    has no boxes either: they are the tight box of the joints times 1.2, or the whole
+    picture where no joints are.
 
     Args:
         raw: the folder of the release (``training``, ``training_xyz.json``, ...), or
@@ -39,6 +40,8 @@ class FreiHand(indexed.IndexedSource):
         backgrounds: of the published layout: 4 takes the green-screen pictures and
             their three re-coloured copies, 1 the first alone.
         masks: add the hand's mask, published for the first 32,560 pictures.
+        mano_model: file of the right hand, for exact translations in the published
+            layout.
 
     Source: specs/i2l_meshnet.md, section 11.5; the layout of FreiHAND_pub_v2.
     """
@@ -78,13 +81,21 @@ class FreiHand(indexed.IndexedSource):
         rootnet: bool = False,
         backgrounds: int = 4,
         masks: bool = False,
+        mano_model: str = "",
     ):
         if layout not in _LAYOUTS:
             raise ValueError(f"layout: expected one of {_LAYOUTS}, got {layout!r}")
         if backgrounds not in (1, 2, 3, 4):
             raise ValueError(f"backgrounds: expected 1 to 4, got {backgrounds!r}")
-        options = {"backgrounds": backgrounds, "masks": masks, "rootnet": rootnet}
-        super().__init__(raw, layout=layout, **options)
+        super().__init__(
+            raw,
+            layout=layout,
+            backgrounds=backgrounds,
+            masks=masks,
+            rootnet=rootnet,
+            exact_translation=bool(mano_model),
+        )
+        self._rest = rest_root.RestRoot(self, mano_model) if mano_model else None
         self._published = layout == "published"
         self._rootnet, self._masks, self._backgrounds = rootnet, masks, backgrounds
         self._lists: dict[str, Any] = {}
@@ -148,6 +159,10 @@ class FreiHand(indexed.IndexedSource):
             hand = indexed.numbers(self, f"{where}: {item}", hands[item], (61,))
             record |= {"pose_aa": hand[:48].reshape(16, 3), "betas": hand[48:58]}
             record["translation_m"] = np.zeros(3)
+            if self._rest is not None and "joints_cam_m" in record:
+                wrist = record["joints_cam_m"][0, :3]
+                record["translation_m"] = wrist - self._rest(hand[48:58])
+                record["translation_known"] = 1
         if (scales := self._list(split, "scale", needed=False)) is not None:
             record["hand_scale_m"] = float(np.ravel(scales[item])[0])
         if self._masks:

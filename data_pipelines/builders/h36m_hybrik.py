@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw, rigid
+from data_pipelines.builders import extra_fields, indexed, raw, rest_root, rigid
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import Record
 
@@ -25,11 +25,13 @@ class H36mHybrik(indexed.IndexedSource):
     """Human3.6M, protocol 2, as published with HybrIK and used by IKOL.
 
     The five leaves are valid where the file has 29 SMPL joints, which its training
-    part does. The fits have no translation: their root joint is ``smpl_29``'s first.
+    part does. The fits have no translation: give
+    ``smpl_model``, or place their root joint at the first of the 3D joints.
 
     Args:
         raw: folder with ``annotations`` and ``images``.
         blocked: also keep the three sequences of subject 9 whose labels are wrong.
+        smpl_model: file of the neutral SMPL body, for exact translations.
 
     Source: specs/ikol.md, section 15.1.
     """
@@ -53,9 +55,10 @@ class H36mHybrik(indexed.IndexedSource):
         extras=(extra_fields.ROOT_CAM, extra_fields.TRANSLATION_KNOWN),
     )
 
-    def __init__(self, raw: str, *, blocked: bool = False):
-        super().__init__(raw, blocked=blocked)
+    def __init__(self, raw: str, *, blocked: bool = False, smpl_model: str = ""):
+        super().__init__(raw, blocked=blocked, exact_translation=bool(smpl_model))
         self._keep_blocked = blocked
+        self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""
@@ -115,6 +118,9 @@ class H36mHybrik(indexed.IndexedSource):
             ),
             "translation_m": np.zeros(3),
         }
+        if self._rest is not None:
+            moved = joints[0, :3] - self._rest(record["betas"])
+            record |= {"translation_m": moved, "translation_known": 1}
         if "angle_twist" in annotation:
             twist = annotation["angle_twist"]
             record |= indexed.twist_fields(self, f"{where}: angle_twist", twist)

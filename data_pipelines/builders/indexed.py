@@ -143,7 +143,15 @@ def coco_lists(
         source.require(where, annotation, ("image_id", *keys))
         if annotation["image_id"] not in images:
             raise source.wrong(where, "image_id of an image", annotation["image_id"])
+        _check_box(source, where, annotation)
     return images, content["annotations"]
+
+
+def _check_box(source: RawSource, where: str, annotation: dict) -> None:
+    box = annotation.get("bbox", (0, 0, 0, 0))
+    good = isinstance(box, list | tuple) and len(box) == 4
+    if not good or not all(isinstance(n, int | float) for n in box):
+        raise source.wrong(f"{where}: bbox", "four numbers", box)
 
 
 def paired_lists(
@@ -175,6 +183,7 @@ def paired_lists(
         where = f"{path}: record {number}"
         source.require(f"{where}: image", image, image_keys)
         source.require(f"{where}: annotation", annotation, keys)
+        _check_box(source, where, annotation)
         ids = image.get("id"), annotation.get("image_id")
         if None not in ids and ids[0] != ids[1]:
             raise source.wrong(where, f"image_id {ids[0]}", ids[1])

@@ -50,6 +50,9 @@ class Surreal(indexed.IndexedSource):
         smpl_male: file of the male body.
         smpl_female: file of the female body.
         masks: add the person's pixels from the ``_segm.mat`` files.
+        json: read instead the files of I2L-MeshNet's conversion tool: their name, in
+            which ``{split}`` stands for the split. Pictures are at
+            ``<split>/run/sequence/<clip>_%03d.jpg``. Of the options above none counts.
 
     Source: specs/i2l_meshnet.md, section 12.2.
     """
@@ -79,6 +82,7 @@ class Surreal(indexed.IndexedSource):
         smpl_male: str = "",
         smpl_female: str = "",
         masks: bool = False,
+        json: str = "",
     ):
         for value in (train_frames, test_frames):
             if value not in _CHOICES:
@@ -93,6 +97,7 @@ class Surreal(indexed.IndexedSource):
             clips=clips,
             fits=bool(smpl_male),
             masks=masks,
+            json=json,
         )
         self._bodies = {}
         if smpl_male:
@@ -129,6 +134,9 @@ class Surreal(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """Clips by name, and their frames in time."""
+        if self.options["json"]:
+            yield from self._json_entries(split)
+            return
         wanted = self._listed(split)
         infos = self.glob(split, "run*", "*", "*_info.mat")
         if not infos:
@@ -182,6 +190,8 @@ class Surreal(indexed.IndexedSource):
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one frame."""
+        if self.options["json"]:
+            return self._json_record(split, key, *data)
         stem, frame, box = data
         labels = self._info(stem)
         joints = (labels["joints3D"][frame].T - labels["camLoc"]) @ _TO_CAMERA.T
@@ -214,6 +224,44 @@ class Surreal(indexed.IndexedSource):
         if self.options["masks"]:
             record |= self._mask(stem, frame)
         return record
+
+    def _json_entries(self, split: str) -> Iterator[Entry]:
+        path = self.path(self.options["json"].format(split=split))
+        images, annotations = indexed.coco_lists(
+            self,
+            path,
+            ("file_name", "width", "height", "cam_param"),
+            ("bbox", "joint_img", "joint_cam", "smpl_param"),
+        )
+        for annotation in annotations:
+            image = images[annotation["image_id"]]
+            if indexed.usable_box(self, split, annotation, image):
+                key = image["file_name"].rpartition(".")[0]
+                yield Entry(key, (image, annotation))
+
+    def _json_record(
+        self, split: str, key: str, image: dict, annotation: dict
+    ) -> Record:
+        where = f"{self.path(self.options['json'].format(split=split))}: {key}"
+        camera = image["cam_param"]
+        self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
+        joints, pixels = annotation["joint_cam"], annotation["joint_img"]
+        size = 2 if np.size(pixels) == 48 else 3
+        joints = indexed.numbers(self, f"{where}: joint_cam", joints, (24, 3))
+        pixels = indexed.numbers(self, f"{where}: joint_img", pixels, (24, size))
+        fit = indexed.smpl_fields(self, where, annotation["smpl_param"])
+        return {
+            **self.read_image(self.path(split, image["file_name"])),
+            "sequence_id": key.rpartition("_")[0],
+            "frame_id": indexed.frame_number(key),
+            "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
+            "keypoints_px": raw.with_validity(pixels[:, :2]),
+            "joints_cam_m": raw.with_validity(joints),
+            "intrinsics": raw.pinhole(camera["focal"], camera["princpt"]),
+            **fit,
+            "pose_clip_aa": fit["pose_aa"],
+            "betas_clip": fit["betas"],
+        }
 
     def _mask(self, stem: str, frame: int) -> Record:
         name = f"segm_{frame + 1}"

@@ -70,6 +70,22 @@ def test_evaluation_pictures_have_no_labels(release):
     assert record["hand_scale_m"] == pytest.approx(0.05)
 
 
+def test_translation_with_the_hand_model(release, rng):
+    folder, xyz, mano = release
+    hand = {
+        "v_template": rng.standard_normal((30, 3)),
+        "shapedirs": rng.standard_normal((30, 3, 10)),
+        "J_regressor": rng.random((16, 30)) / 15,
+    }
+    np.savez(folder / "mano.npz", **hand)
+    source = FreiHand(str(folder), mano_model=str(folder / "mano.npz"))
+    record = read(source, "train")["train_00000003"]
+    shaped = hand["v_template"] + hand["shapedirs"] @ mano[1, 0, 48:58]
+    wrist = hand["J_regressor"][0] @ shaped
+    close(wrist + record["translation_m"], xyz[1, 0])
+    assert record["translation_known"] == 1
+
+
 def test_masks(release):
     found = list(read(FreiHand(str(release[0]), masks=True), "train").values())
     assert [r["has_mask"] for r in found] == [1] * 8

@@ -120,6 +120,18 @@ def test_h36m_test_part_has_24_joints_and_blocked_sequences(h36m):
     assert len(H36mHybrik(str(folder), blocked=True).keys("test")) == 2
 
 
+def test_h36m_translation_with_the_body(h36m, body_arrays):
+    folder, items = h36m
+    np.savez(folder / "smpl.npz", **body_arrays)
+    source = H36mHybrik(str(folder), smpl_model=str(folder / "smpl.npz"))
+    (record,) = read(source, "train").values()
+    label = items["train"][0][1]
+    shaped = body_arrays["v_template"] + body_arrays["shapedirs"] @ label["betas"]
+    root = body_arrays["J_regressor"][0] @ shaped
+    close(root + record["translation_m"], label["smpl_joints"][0] / 1000)
+    assert record["translation_known"] == 1
+
+
 def test_h36m_on_disk_and_unequal_lists(h36m, tmp_path):
     folder, items = h36m
     factory = functools.partial(H36mHybrik, str(folder))

@@ -97,3 +97,14 @@ def test_errors_name_what_is_wrong(dataset):
     message = r"muco_3dhp: .*annotation 101: keypoints_cam: .*\[21, 3\].*\[20, 3\]"
     with pytest.raises(RecordError, match=message):
         read(Muco3dhp(str(folder)), "train")
+
+
+def test_a_box_that_is_none(dataset):
+    folder, annotations, _ = dataset
+    annotations[2]["bbox"] = [1, 2, "wide"]
+    images = [{"id": k, "file_name": "a", "width": 64, "height": 48} for k in range(3)]
+    images = [image | {"f": F, "c": C} for image in images]
+    content = {"images": images, "annotations": annotations}
+    put(folder / "data" / "MuCo-3DHP.json", content)
+    with pytest.raises(RecordError, match=r"annotations\[2\]: bbox: .*four numbers"):
+        Muco3dhp(str(folder)).keys("train")

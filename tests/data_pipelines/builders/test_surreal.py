@@ -141,6 +141,35 @@ def test_masks_and_all_frames(dataset):
     np.testing.assert_array_equal(mask, 255 * (np.roll(parts, 3, 0) > 0))
 
 
+def test_files_of_the_conversion_tool(tmp_path, rng):
+    fit = {
+        "pose": rng.standard_normal(72),
+        "shape": rng.standard_normal(10),
+        "trans": [0.1, 0.2, 6.0],
+        "gender": "female",
+    }
+    label = {"joint_img": rng.random((24, 2)), "joint_cam": rng.random((24, 3))}
+    camera = {"focal": [600, 600], "princpt": [160, 120]}
+    name = "run1/02_02/02_02_c0003_016.jpg"
+    image = {"id": 4, "file_name": name, "width": 320, "height": 240}
+    boxes = {"id": 0, "image_id": 4, "bbox": [10, 20, 100, 150], "smpl_param": fit}
+    content = {
+        "images": [image | {"cam_param": camera}],
+        "annotations": [boxes | label],
+    }
+    put(tmp_path / "SURREAL_train.json", content)
+    put(tmp_path / "train" / name, picture(0, SIZE))
+    source = Surreal(str(tmp_path), json="SURREAL_{split}.json")
+    record = read(source, "train")["run1/02_02/02_02_c0003_016"]
+    close(record["joints_cam_m"][:, :3], label["joint_cam"])
+    close(record["keypoints_px"][:, :2], label["joint_img"])
+    close(record["pose_aa"].ravel(), fit["pose"])
+    close(record["translation_m"], fit["trans"])
+    close(record["bbox_xywh_px"], [10, 20, 100, 150])
+    close(record["intrinsics"][[0, 1], 2], [160, 120])
+    assert record["gender"] == "female" and record["frame_id"] == 16
+
+
 def test_the_records_on_disk(dataset, tmp_path):
     factory = functools.partial(Surreal, str(dataset[0]), stride=3)
     assert build(factory, tmp_path / "out").spec == Surreal.spec
