@@ -8,6 +8,7 @@ but about 1e-5 of the groups; a loop draws another round while any group lacks s
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -144,13 +145,13 @@ def _directions(u: Array) -> Array:
     )
 
 
-def _weighted_square(u: Array, first: Array, second: Array) -> Array:
+def _weighted_square(u: Array, weights: Sequence[Array]) -> Array:
     """``sum_i w_i e_i^2`` of ``_directions`` with half of its trigonometry."""
     turn = 4 * jnp.pi
-    low, high = 0.5 * (first[0] + first[1]), 0.5 * (first[0] - first[1])
-    near = low + high * jnp.cos(turn * u[1])
-    low, high = 0.5 * (second[0] + second[1]), 0.5 * (second[0] - second[1])
-    return (1 - u[0]) * near + u[0] * (low + high * jnp.cos(turn * u[2]))
+    w0, w1, w2, w3 = (0.5 * w for w in weights)
+    near = (w0 + w1) + (w0 - w1) * jnp.cos(turn * u[1])
+    far = (w2 + w3) + (w2 - w3) * jnp.cos(turn * u[2])
+    return (1 - u[0]) * near + u[0] * far
 
 
 def draw_directions(
@@ -178,8 +179,8 @@ def draw_directions(
         key, done, filled, chosen, share = state
         key, now = jax.random.split(key)
         u = jax.random.uniform(now, (4, groups, count), exponents.dtype)
-        square = _weighted_square(u, column[:2], column[2:])
-        t = _weighted_square(u, weighted[:2], weighted[2:]) / square
+        square = _weighted_square(u, column)
+        t = _weighted_square(u, weighted) / square
         accept = u[3] < _accept_ratio(t, b[:, None])
         index, filled = first_accepted(accept, num, filled)
         picked = jnp.take_along_axis(u[:3], jnp.maximum(index, 0)[None], -1)

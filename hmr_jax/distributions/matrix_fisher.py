@@ -3,8 +3,8 @@
     p(R; F) = exp(tr(F^T R)) / c(s),  R in SO(3), the uniform density being 1.
 
 With the proper decomposition ``F = U diag(s) V^T`` (U and V rotations,
-``s1 >= s2 >= |s3|``) the mode is ``U V^T``, the mean ``U diag(d log c / d s) V^T``, and c
-depends on s alone. Nothing here is specific to bodies: any leading axes are batch axes.
+``s1 >= s2 >= |s3|``) the mode is ``U V^T``, the mean ``U diag(d log c / d s) V^T``, and
+c depends on s alone. Nothing here is specific to bodies: leading axes are batch axes.
 """
 
 from typing import Literal, NamedTuple
