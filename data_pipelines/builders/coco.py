@@ -179,7 +179,8 @@ class Coco(indexed.IndexedSource):
             return {}
         path = self.path("annotations", "coco_smplifyx_train.json")
         if self._fits is None:
-            self._fits = self.read_json(path)
+            fits = self.read_json(path)
+            self._fits = {key: indexed.packed(fit) for key, fit in fits.items()}
         fit = self._fits.get(str(annotation["id"]))
         if fit is None:
             return {}

@@ -144,7 +144,24 @@ def coco_lists(
         if annotation["image_id"] not in images:
             raise source.wrong(where, "image_id of an image", annotation["image_id"])
         _check_box(source, where, annotation)
+        content["annotations"][number] = packed(annotation)
     return images, content["annotations"]
+
+
+def packed(annotation: dict) -> dict:
+    """The annotation with long lists of numbers as arrays, a tenth of their size.
+
+    Outlines are left out: no record holds them, and they are most of COCO's file.
+    """
+    result: dict[str, Any] = {}
+    for key, value in annotation.items():
+        if isinstance(value, dict):
+            result[key] = packed(value)
+        elif isinstance(value, list) and _is_regular(value) and np.size(value) > 8:
+            result[key] = np.asarray(value, np.float32)
+        elif key != "segmentation":
+            result[key] = value
+    return result
 
 
 def _check_box(source: RawSource, where: str, annotation: dict) -> None:
@@ -178,8 +195,7 @@ def paired_lists(
         raise source.wrong(
             path, "as many images as annotations", f"{len(images)}, {len(annotations)}"
         )
-    pairs = list(zip(images, annotations, strict=True))
-    for number, (image, annotation) in enumerate(pairs):
+    for number, (image, annotation) in enumerate(zip(images, annotations, strict=True)):
         where = f"{path}: record {number}"
         source.require(f"{where}: image", image, image_keys)
         source.require(f"{where}: annotation", annotation, keys)
@@ -187,7 +203,8 @@ def paired_lists(
         ids = image.get("id"), annotation.get("image_id")
         if None not in ids and ids[0] != ids[1]:
             raise source.wrong(where, f"image_id {ids[0]}", ids[1])
-    return pairs
+        annotations[number] = packed(annotation)
+    return list(zip(images, annotations, strict=True))
 
 
 def detections(source: RawSource, path: str, key: str, unit_m: float) -> list[dict]:
@@ -245,14 +262,15 @@ def numbers(
         array = np.asarray(value, np.float64)
         return array.reshape(shape)
     except (TypeError, ValueError) as error:
-        found = f"shape {list(np.shape(value))}" if _regular(value) else str(error)
+        found = f"shape {list(np.shape(value))}" if _is_regular(value) else str(error)
         expected = f"numbers of shape {list(shape)}"
         raise source.wrong(where, expected, found) from error
 
 
-def _regular(value: Any) -> bool:
+def _is_regular(value: Any) -> bool:
+    """Whether nested lists of numbers have one length at each depth."""
     try:
-        return np.asarray(value).dtype != object
+        return np.asarray(value).dtype.kind in "biuf"
     except ValueError:
         return False
 

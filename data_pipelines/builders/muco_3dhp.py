@@ -83,7 +83,8 @@ class Muco3dhp(indexed.IndexedSource):
 
     def _fit(self, annotation: dict) -> dict | None:
         if self._fits is None:
-            self._fits = self.read_json(self.path("data", "smpl_param.json"))
+            fits = self.read_json(self.path("data", "smpl_param.json"))
+            self._fits = {key: indexed.packed(fit) for key, fit in fits.items()}
         return self._fits.get(str(annotation["id"]))
 
     def record(self, split: str, key: str, data: Any) -> Record:
