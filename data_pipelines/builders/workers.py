@@ -10,6 +10,7 @@ from typing import Any
 from data_pipelines.builders import shards
 from data_pipelines.builders.shards import Shard
 from data_pipelines.builders.source import Factory, RecordSource
+from data_pipelines.schema import RecordError
 
 _source: RecordSource | None = None
 _records_done: Any = None
@@ -62,6 +63,9 @@ def write_all(
 
     Yields:
         Each shard when it is finished, in any order.
+
+    Raises:
+        RecordError: from a worker; or a worker process was ended from outside.
     """
     context = multiprocessing.get_context("spawn")
     records_done = context.Value("q", 0)
@@ -87,5 +91,11 @@ def write_all(
             seen = count
             for future in done:
                 yield future.result()
+    except concurrent.futures.BrokenExecutor as error:
+        raise RecordError(
+            "a worker process ended before its work was done (out of memory, or "
+            "killed); finished shards are kept: start the conversion again, perhaps "
+            "with fewer workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

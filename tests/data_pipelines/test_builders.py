@@ -1,4 +1,5 @@
 import functools
+import os
 import pathlib
 import signal
 import subprocess
@@ -107,6 +108,28 @@ def test_a_killed_conversion_goes_on_at_the_shard_it_stood_at(tmp_path):
     whole = build_people(tmp_path / "whole", count=12, num_shards=4)
     fingerprints = {records.open_directory(p).fingerprint for p in (path, whole)}
     assert len(fingerprints) == 1
+
+
+class EndsItsWorker(People):
+    """Kills the process that converts its fourth record, once."""
+
+    def example(self, split, key):
+        mark = pathlib.Path(os.environ["HMR_JAX_TEST_MARK"])
+        if key == "train_4" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().example(split, key)
+
+
+def test_a_lost_worker_is_reported_and_its_shard_done_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HMR_JAX_TEST_MARK", str(tmp_path / "mark"))
+    build = functools.partial(base.build, EndsItsWorker, tmp_path / "out")
+    with pytest.raises(schema.RecordError, match="a worker process ended"):
+        build(num_workers=1, num_shards=5, progress=False)
+    unfinished = tmp_path / "out" / "people_smpl_24" / "incomplete.1.1.0"
+    assert len(list(unfinished.glob("*.tfrecord*"))) == 2
+    path = build(num_workers=1, num_shards=5, progress=False)
+    assert records.verify(path) == {"train": 10}
 
 
 def test_remains_of_another_conversion_are_cleared(tmp_path):
