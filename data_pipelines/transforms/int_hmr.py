@@ -153,7 +153,7 @@ def _placement(r: dict, draws: dict, options: IntOptions) -> moving.Placement:
     centre, cut = centre + side * shift, side * scale
     # A box that is the whole picture says nothing of the person: it is taken as it is.
     sizes = tf.stack([r["image_width"], r["image_height"]], axis=-1)
-    whole = tf.reduce_all(side >= sizes, axis=-1)
+    whole = tf.reduce_all(box == tf.pad(sizes, [[0, 0], [2, 0]]), axis=-1)
     return moving.place_then_flip(
         tf.where(whole[..., None], sizes / 2, centre),
         tf.where(whole[..., None], sizes, cut),
