@@ -71,6 +71,8 @@ class Coco(indexed.IndexedSource):
         self._year = year
         self._with_fits = fits
         self._fits: dict[str, Any] | None = None
+        if people != "labelled" or year != 2017 or rootnet:
+            self.counts = {}
         extras = (extra_fields.ROOT_DEPTH, extra_fields.BOX_IS_CROP)
         joint_set, number = ("coco_18", 18) if pelvis else ("coco_17", 17)
         self.spec = schema.RecordSpec(joint_set, number, extras=extras)

@@ -99,6 +99,7 @@ class FreiHand(indexed.IndexedSource):
         self._published = layout == "published"
         self._rootnet, self._masks, self._backgrounds = rootnet, masks, backgrounds
         self._lists: dict[str, Any] = {}
+        self.counts = {**self.counts, "train": 32560 * backgrounds}
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""

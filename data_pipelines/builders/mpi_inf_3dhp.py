@@ -119,6 +119,10 @@ class MpiInf3dhp(indexed.IndexedSource):
         self._rule = _RULES[rule]
         self._stride = stride or self._rule.stride
         self._valid_only, self._universal = valid_only, universal
+        if self._rule.test_inside:
+            self.counts = {}
+        elif valid_only:
+            self.counts = {"test": 2929}
         self._first = None if first_frame < 0 else first_frame
         self._held: tuple[str, Any] = ("", None)
 
