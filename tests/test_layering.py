@@ -70,7 +70,7 @@ def test_data_pipelines_use_the_tables_alone():
             if name.startswith("hmr_jax"):
                 assert name.startswith(
                     (
-                        "hmr_jax.body.joint_sets",
+                        "hmr_jax.body.joint_set",  # and joint_sets
                         "hmr_jax.body.unpickle",
                         "hmr_jax.files",
                     )
