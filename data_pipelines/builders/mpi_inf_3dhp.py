@@ -19,6 +19,8 @@ _VALID = FieldSpec(
 )
 _MAPPED = (25, 24, 23, 18, 19, 20, 4, 3, 5, 7, 16, 15, 14, 9, 10, 11)
 """The joints that INT (with 6 and 7) and pose_hg take to their own sets."""
+_MAPPED_TEST = (10, 9, 8, 11, 12, 13, 14, 15, 1, 0, 4, 3, 2, 5, 6, 7)
+"""The same of the test set's 17."""
 _CHEST_HEIGHT = (0, 1, 2, 4, 5, 6, 7, 8)
 
 
@@ -29,15 +31,17 @@ class _Rule:
     Attributes:
         stride: every so many frames of the training set.
         cameras: of the training set.
-        inside: joints that must lie in the training image; empty for all.
+        used: joints that must lie in the training image and make the box.
+        used_test: the same of the test set's joints, for the box.
         growth: of the box around the joints.
         square: whether the box is made square.
-        test_inside: whether all joints must lie in the test image.
+        test_inside: whether the joints must lie in the test image.
     """
 
     stride: int = 1
     cameras: tuple[int, ...] = _CHEST_HEIGHT
-    inside: tuple[int, ...] = ()
+    used: tuple[int, ...] = tuple(range(28))
+    used_test: tuple[int, ...] = tuple(range(17))
     growth: float = 1.1
     square: bool = True
     test_inside: bool = False
@@ -45,8 +49,8 @@ class _Rule:
 
 _RULES = {
     "ikol": _Rule(stride=10, growth=1.2, square=False),
-    "int_hmr": _Rule(cameras=tuple(range(9)), inside=(*_MAPPED, 6)),
-    "pose_hg": _Rule(inside=_MAPPED, test_inside=True),
+    "int_hmr": _Rule(cameras=tuple(range(9)), used=(*_MAPPED, 6)),
+    "pose_hg": _Rule(used=_MAPPED, used_test=_MAPPED_TEST, test_inside=True),
 }
 
 
@@ -167,7 +171,7 @@ class MpiInf3dhp(indexed.IndexedSource):
         places = tuple(self.path(folder, *part) for part in parts)
         images = files.numbered_images(self, places, self._first)
         wanted = list(range(0, len(pixels), self._stride))
-        checked = pixels[:, list(self._rule.inside)] if self._rule.inside else pixels
+        checked = pixels[:, list(self._rule.used)]
         inside = np.all((checked >= 0) & (checked < _SIDE_PX), axis=(1, 2))
         kept = [f for f in wanted if inside[f] and f in images]
         self.drop("train", "joints outside the image", int((~inside[wanted]).sum()))
@@ -192,7 +196,7 @@ class MpiInf3dhp(indexed.IndexedSource):
             **self.read_image(image),
             "sequence_id": track,
             "frame_id": frame,
-            "bbox_xywh_px": self._box(pixels),
+            "bbox_xywh_px": self._box(pixels[list(self._rule.used)]),
             "keypoints_px": raw.with_validity(pixels),
             "joints_cam_m": raw.with_validity(joints),
         }
@@ -232,7 +236,7 @@ class MpiInf3dhp(indexed.IndexedSource):
         folder = raw.join(self._test_folder(name), "imageSequence")
         images = files.numbered_images(self, (folder,), 1)
         size = self.image_size(next(iter(images.values())))
-        for frame, pixels in enumerate(labels.pixels):
+        for frame, pixels in enumerate(labels.pixels[:, list(self._rule.used_test)]):
             if self._valid_only and not labels.valid[frame]:
                 self.drop("test", "not evaluated by the release")
             elif self._rule.test_inside and not np.all((pixels >= 0) & (pixels < size)):
@@ -256,7 +260,7 @@ class MpiInf3dhp(indexed.IndexedSource):
             **self.read_image(image),
             "sequence_id": name,
             "frame_id": frame + 1,
-            "bbox_xywh_px": self._box(labels.pixels[frame]),
+            "bbox_xywh_px": self._box(labels.pixels[frame, list(self._rule.used_test)]),
             "keypoints_px": pixels,
             "joints_cam_m": joints,
             "valid_frame": int(labels.valid[frame]),

@@ -17,6 +17,8 @@ _KEYS = (
     *("campose_valid", "cam_poses", "cam_intrinsics", "poses2d"),
 )
 _MIN_VISIBLE = 6
+_NUM_BODY = 14
+"""The first of the 18 detections; the others are eyes and ears."""
 _DETECTIONS = FieldSpec(
     "detections_px",
     "float32",
@@ -39,8 +41,8 @@ class Pw3d(indexed.IndexedSource):
         raw: folder with ``sequenceFiles`` and ``imageFiles``.
         boxes: ``joints``: the tight box, times 1.2, of the projected joints inside the
             image; frames without any are left out. ``smooth``: boxes of the 2D
-            detections smoothed over time; frames with six or fewer confident
-            detections are left out. ``smooth_published``: the same with the published
+            detections (without eyes and ears) smoothed over time; frames with six or
+            fewer confident ones are left out. ``smooth_published``: the same with the published
             zero-padded filter.
 
     Source: specs/i2l_meshnet.md 12.1; specs/int_hmr.md 15; specs/pose_hg.md 8.8.
@@ -109,6 +111,7 @@ class Pw3d(indexed.IndexedSource):
             found = (len(valid), len(detections), len(content["cam_poses"]))
             where = f"{path}: person {person}: campose_valid, poses2d, cam_poses"
             raise self.wrong(where, f"{number} frames as in poses", found)
+        detections = detections[:, :_NUM_BODY]
         smooth = None
         if self._boxes != "joints":
             zero_ends = self._boxes == "smooth_published"
