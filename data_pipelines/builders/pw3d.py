@@ -42,8 +42,8 @@ class Pw3d(indexed.IndexedSource):
         boxes: ``joints``: the tight box, times 1.2, of the projected joints inside the
             image; frames without any are left out. ``smooth``: boxes of the 2D
             detections (without eyes and ears) smoothed over time; frames with six or
-            fewer confident ones are left out. ``smooth_published``: the same with the published
-            zero-padded filter.
+            fewer confident ones are left out. ``smooth_published``: the same with the
+            published zero-padded filter.
 
     Source: specs/i2l_meshnet.md 12.1; specs/int_hmr.md 15; specs/pose_hg.md 8.8.
     """
