@@ -110,13 +110,14 @@ def hierprob_losses(
     """
     matrix = predictions["pose_fisher_matrix"]
     valid = batch.get("valid", jnp.ones_like(matrix[:, 0, 0, 0]))
-    nll = matrix_fisher_nll(
-        matrix, batch["target_pose_rotmats"], overreg, normalizer, signs
-    )
+    # Labels of padding are cleared: a NaN there must not reach the gradient.
+    rotmats = _cleared(batch["target_pose_rotmats"], valid)
+    nll = matrix_fisher_nll(matrix, rotmats, overreg, normalizer, signs)
     shape = DiagonalGaussian(predictions["shape_mean"], predictions["shape_log_std"])
+    target_shape = _cleared(batch["target_shape"], valid)
     losses = {
         "pose": weighted_sum(nll, _leading(valid, nll)),
-        "shape": weighted_sum(-shape.log_prob(batch["target_shape"]), valid),
+        "shape": weighted_sum(-shape.log_prob(target_shape), valid),
         "joints2d": _joints2d(
             predictions["joints2d_norm"], batch, valid, image_size_px
         ),
@@ -134,6 +135,10 @@ def _leading(valid: Array, like: Array) -> Array:
     """A weight per sample, repeated to the shape of ``like``."""
     expanded = valid.reshape(valid.shape + (1,) * (like.ndim - 1))
     return jnp.broadcast_to(expanded, like.shape)
+
+
+def _cleared(target: Array, valid: Array) -> Array:
+    return jnp.where(_leading(valid, target) != 0, target, 0)
 
 
 def _square(predicted: Array, target: Array, valid: Array) -> SumCount:
