@@ -208,15 +208,15 @@ class RecordLookup:
         """Whole records, in the order asked for.
 
         Args:
-            sample_index: places in the sources laid end to end.
+            sample_index: places in the sources laid end to end, of any shape.
 
         Returns:
-            Records as in ``schema.decode``.
+            Records as in ``schema.decode``, in one list.
 
         Raises:
             RecordError: naming the shard and record that is damaged.
         """
-        places = np.asarray(sample_index, np.int64)
+        places = np.asarray(sample_index, np.int64).reshape(-1)
         owner = np.searchsorted(self._starts, places, side="right") - 1
         found: dict[int, schema.Record] = {}
         for number, source in enumerate(self._sources):

@@ -108,6 +108,21 @@ def test_bad_records_are_named_or_left_out(raw, tmp_path, capfd):
     assert records.verify(tmp_path / "out") == {"train": 4, "test": 1}
 
 
+def test_raw_files_and_records_may_be_remote(raw, tmp_path, capfd):
+    import tensorflow as tf
+
+    far = f"ram://{tmp_path.name}"
+    for path in (p for p in raw.rglob("*") if p.is_file()):
+        tf.io.gfile.copy(str(path), f"{far}/raw/{path.relative_to(raw)}")
+    out = run(capfd, "build", "toy", f"--raw={far}/raw", f"--out={far}/out")
+    assert f"built {far}/out/toy/{schema.SCHEMA_VERSION}" in out
+    assert "good (train 5, test 2)" in run(capfd, "check", f"{far}/out")
+    assert "test 2, train 5" in run(capfd, "list", f"{far}/out")
+    picture = tmp_path / "sheet.png"
+    run(capfd, "show", f"{far}/out", "--n=2", f"--picture={picture}")
+    assert picture.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -89,6 +89,8 @@ def test_evaluation_reads_every_frame_once(video):
     np.testing.assert_array_equal(clips["frame_weight"][-1], 0)
     np.testing.assert_array_equal(clips["frame_weight"][3], 1)
     np.testing.assert_array_equal(clips["valid"][3], [1, 0, 0, 0])
+    names = iterator.sample_ids(batches[0]["sample_index"])
+    assert len(names) == 8 and names[0] == names[3] == "person_0000"
 
 
 def test_frames_of_a_clip_share_numbers(video):

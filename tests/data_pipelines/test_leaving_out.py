@@ -17,11 +17,8 @@ def built_report(path):
     return report.read(os.fspath(path))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_bad_records_are_left_out_and_listed(tmp_path, num_workers):
-    path = build_people(
-        tmp_path, count=9, broken=(0, 5), skip_bad=2, num_workers=num_workers
-    )
+def test_bad_records_are_left_out_and_listed(tmp_path):
+    path = build_people(tmp_path, count=9, broken=(0, 5), skip_bad=2)
     ids = [r["sample_id"] for r in records.read_records(path, "train")]
     assert ids == [f"person_{i:04d}" for i in (1, 2, 3, 4, 6, 7, 8)]
     found = built_report(path)
@@ -36,7 +33,7 @@ def test_bad_records_are_left_out_and_listed(tmp_path, num_workers):
 def test_one_bad_record_more_stops(tmp_path):
     message = r"at most 1 bad records \(skip_bad\), found 2.*train_1'.*train_4'"
     with pytest.raises(schema.RecordError, match=message):
-        build_people(tmp_path, count=6, broken=(1, 4), skip_bad=1)
+        build_people(tmp_path, count=6, broken=(1, 4), skip_bad=1, num_workers=1)
     # The shards that were done again with fewer bad records allowed name theirs.
     with pytest.raises(schema.RecordError, match="key 'train_1'.*betas"):
         build_people(tmp_path, count=6, broken=(1, 4), skip_bad=0)

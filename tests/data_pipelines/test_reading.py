@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from data_pipelines import order, reading, records, schema
+from data_pipelines.builders import base
 from data_pipelines.transforms.ikol import IkolTransform, ikol_options
-from tests.data_pipelines.people import build_people, make_record, parsed
+from tests.data_pipelines.people import People, build_people, make_record, parsed
 
 SIZE = 32
 
@@ -171,6 +172,44 @@ def test_mixture_maps_joints_by_name(built, coco):
             )
     unmixed = dataset([built, coco], num_epochs=1)
     np.testing.assert_array_equal(indices(list(unmixed)), np.arange(16))
+
+
+class Further(Plain):
+    """Reads a field and a fact that only some datasets have."""
+
+    fields = (*Plain.fields, "world_m")
+    extras = (schema.FieldSpec("world_m", "float32", (3,)),)
+    traits = {"stretch": 2.0}
+
+    def labels(self, parsed_records, uniforms):
+        labels, plan = super().labels(parsed_records, uniforms)
+        names = ("world_m", "stretch")
+        return labels | {name: parsed_records[name] for name in names}, plan
+
+
+class Wide(People):
+    name = "wide"
+    traits = {"stretch": 3.0, "of_another_transform": 1.0}
+
+    def __init__(self):
+        super().__init__()
+        self.name = "wide"
+        self.spec = schema.RecordSpec(extras=Further.extras)
+
+    def example(self, split, key):
+        return super().example(split, key) | {"world_m": [1, 2, 3]}
+
+
+def test_fields_and_facts_of_some_datasets(built, tmp_path):
+    wide = base.build(Wide, tmp_path, progress=False)
+    both = dataset([built, wide], transform=Further(), batch_size=21)
+    (batch,) = take(both, 1)
+    np.testing.assert_array_equal(batch["world_m"][:11], 0)
+    np.testing.assert_array_equal(batch["world_m"][11:], [[1, 2, 3]] * 10)
+    np.testing.assert_array_equal(batch["stretch"], [2] * 11 + [3] * 10)
+    (batch,) = take(dataset(built, transform=Further()), 1)
+    np.testing.assert_array_equal(batch["world_m"], 0)
+    assert "stretch" not in take(dataset(wide), 1)[0]
 
 
 def test_pipeline_equals_the_transform_run_eagerly(built):
