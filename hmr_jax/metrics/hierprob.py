@@ -212,7 +212,7 @@ def frame_metrics(
     """All metrics that the given fields allow.
 
     Args:
-        predicted: of the mode, any of ``vertices_m`` [B, V, 3], ``zero_pose_vertices_m``
+        predicted: of the mode, any of ``vertices_m`` and ``zero_pose_vertices_m``
             [B, V, 3], ``joints3d_m`` [B, 14, 3], ``joints2d_px`` [B, 17, 2],
             ``silhouette`` [B, H, W] boolean.
         target: the same names; ``joints2d_visible`` [B, 17] restricts the sampled 2D

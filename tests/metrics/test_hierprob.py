@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmr_jax.metrics import hierprob
+from hmr_jax.metrics import hierprob, pose
 from hmr_jax.metrics.accumulate import merge_all
 from tests.hierprob_inputs import SEED, load_inputs, load_vectors
 
@@ -98,7 +98,7 @@ def test_the_stored_aligned_points_are_met(stored, frames):
         np.testing.assert_allclose(
             moved[:, ::every], stored[f"frame0_{name}_sc"], rtol=0, atol=2e-6
         )
-        moved = hierprob.align(predicted[field], target[field], "procrustes")
+        moved = pose.align(predicted[field], target[field], "procrustes")
         np.testing.assert_allclose(
             moved[:, ::every], stored[f"frame0_{name}_pa"], rtol=0, atol=1e-5
         )
