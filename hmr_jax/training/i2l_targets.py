@@ -7,6 +7,7 @@ compared with the dataset's own joints.
 Source: specs/i2l_meshnet.md, sections 10.6 to 10.9 and 11.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -220,6 +221,37 @@ def _turned(rotation: Array, points: Array) -> Array:
     return jnp.swapaxes(matmul3(rotation, jnp.swapaxes(points, 1, 2)), 1, 2)
 
 
+def _turned_pose(batch: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Rotation [B, 3, 3] of the crop's content, and the pose turned by it."""
+    pose = batch["pose_aa"]
+    axis = jnp.zeros_like(pose[:, 0]).at[:, 2].set(batch["turn_rad"])
+    turn = axis_angle_to_matrix(axis)
+    root = matmul3(turn, axis_angle_to_matrix(pose[:, 0]))
+    return turn, pose.at[:, 0].set(matrix_to_axis_angle(root))
+
+
+def _checked_fit(
+    body: BodyModel,
+    vertices_m: Array,
+    batch: Mapping[str, Array],
+    cells_per_px: float,
+    published_pelvis: bool,
+) -> tuple[Array, Array]:
+    """Error [B] of each fit, and [B, 1] whether it is there and good enough."""
+    has_fit, is_3d = batch["has_smpl"], batch["is_3d"][:, 0] > 0
+    cells = fit_error_cells(
+        body,
+        vertices_m,
+        batch,
+        cells_per_px=cells_per_px,
+        published_pelvis=published_pelvis,
+    )
+    mm = fit_error_mm(body, vertices_m, batch["fit_check_cam_m"])
+    error = jnp.where(is_3d, mm, cells)
+    limit = jnp.where(is_3d, MAX_ERROR_MM, MAX_ERROR_CELLS)
+    return error, has_fit * (error <= limit)[:, None].astype(has_fit.dtype)
+
+
 def i2l_targets(
     body: BodyModel,
     batch: Mapping[str, Array],
@@ -262,29 +294,20 @@ def i2l_targets(
     if hand:
         error, good = jnp.zeros_like(has_fit[:, 0]), has_fit
     else:
-        cells = fit_error_cells(
-            body,
-            vertices,
-            batch,
-            cells_per_px=heatmap_size / image_size_px,
-            published_pelvis=published_pelvis,
+        error, good = _checked_fit(
+            body, vertices, batch, heatmap_size / image_size_px, published_pelvis
         )
-        mm = fit_error_mm(body, vertices, batch["fit_check_cam_m"])
-        is_3d = batch["is_3d"][:, 0] > 0
-        error = jnp.where(is_3d, mm, cells)
-        limit = jnp.where(is_3d, MAX_ERROR_MM, MAX_ERROR_CELLS)
-        good = has_fit * (error <= limit)[:, None].astype(has_fit.dtype)
-    grid = {
-        "image_size_px": image_size_px,
-        "heatmap_size": heatmap_size,
-        "depth_range_m": depth_range_m,
-    }
-    joint_img, joint_in = to_heatmap(joints, joints[:, 0], batch, **grid)
-    mesh_img, mesh_in = to_heatmap(vertices, joints[:, 0], batch, **grid)
-    axis = jnp.zeros_like(joints[:, 0]).at[:, 2].set(batch["turn_rad"])
-    turn = axis_angle_to_matrix(axis)
-    root = matmul3(turn, axis_angle_to_matrix(batch["pose_aa"][:, 0]))
-    pose = batch["pose_aa"].at[:, 0].set(matrix_to_axis_angle(root))
+    cells = functools.partial(
+        to_heatmap,
+        root_m=joints[:, 0],
+        batch=batch,
+        image_size_px=image_size_px,
+        heatmap_size=heatmap_size,
+        depth_range_m=depth_range_m,
+    )
+    joint_img, joint_in = cells(joints)
+    mesh_img, mesh_in = cells(vertices)
+    turn, pose = _turned_pose(batch)
     betas = batch["betas"]
     if not hand:
         far = jnp.any(jnp.abs(betas) > MAX_BETA, -1, keepdims=True)

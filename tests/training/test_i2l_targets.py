@@ -284,11 +284,10 @@ def test_translations_of_the_world_follow_with_the_camera(body):
     np.testing.assert_array_equal(targets.camera_translation(given, root_m), [[1] * 3])
 
 
-def test_a_body_without_the_regressors_is_refused(body, tiny_body):
-    made = i2l.I2lTransform(i2l.i2l_options(train=False))
-    labels, _ = labelled(made, uniforms_of(i2l.SLOTS, 6))
+def test_a_body_without_the_regressors_is_refused(tiny_body):
+    vertices = jnp.zeros((1, tiny_body.num_vertices, 3))
     with pytest.raises(ValueError, match="coco_17"):
-        targets.i2l_targets(tiny_body, device(labels), joint_vertices=(1, 2, 3, 4, 5))
+        targets.fit_error_cells(tiny_body, vertices, {}, cells_per_px=0.25)
 
 
 def test_the_h36m_regressor_may_have_either_order(body):
