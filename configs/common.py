@@ -30,6 +30,8 @@ def base() -> ConfigDict:
             "deconv_channels": (256, 256, 256),
             "hidden": 1024,
             "dropout_rate": 0.5,
+            # Not in the paper: finer features of the ResNet also reach the heat maps.
+            "skip_connections": False,
             "mean_betas": (),  # empty: zeros
             "dtype": "float32",  # or bfloat16, for the convolutions
             "sync_batch_norm": True,  # over devices
@@ -51,6 +53,7 @@ def base() -> ConfigDict:
                 "theta": 0.01,
                 "rotmat": 0.0,
                 "joints": 0.0,
+                "heatmap": 0.0,
             },
         }
     )

@@ -27,10 +27,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "deconv_channels": (64, 64, 64),
             "hidden": 256,
             "dropout_rate": 0.1,
+            "skip_connections": True,
         }
     )
     config.losses.weights.theta = 0.05
     config.losses.weights.twist = 0.1
+    config.losses.weights.heatmap = 1.0
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
@@ -39,7 +41,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.checkpoint_every = 600
     config.data.batch_size = 16
     config.data.sources = ConfigDict({"synthetic": 1.0})
-    config.data.options = ConfigDict({"occlusion": 0.0, "rotation_probability": 0.0})
+    # No mirror images of pictures: the suit's colours tell left from right. The poses
+    # themselves are mirrored when the records are made.
+    config.data.options = ConfigDict(
+        {
+            "occlusion": 0.0,
+            "rotation_probability": 0.0,
+            "flip": 0.0,
+            "scale_deviation": 0.1,
+            "colour": 0.1,
+        }
+    )
     config.data.synthetic.train_count = 6000
     config.data.synthetic.test_count = 512
     config.data.synthetic.size_px = 128
@@ -51,8 +63,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "azimuth_range_deg": 60.0,
             "truncated_share": 0.0,
             "clutter_share": 0.0,
-            "limits_share": 0.1,
+            "limits_share": 0.2,
+            "mixed_share": 0.4,
             "suit_share": 1.0,
+            "flash_share": 1.0,
+            "field_of_view_deg": (45.0, 70.0),
         }
     )
     config.eval.source = "synthetic"

@@ -1,11 +1,14 @@
 """Transposed 4x4 convolutions with stride 2, as PyTorch's with padding 1."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from hmr_jax.nn import initializers
 from hmr_jax.nn.norm import BatchNorm
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -91,13 +94,26 @@ class DeconvHead(nn.Module):
     def __call__(
         self,
         features: Float[Array, "batch height width channels"],
+        skips: Sequence[Float[Array, "batch _rows _columns _channels"]] = (),
         *,
         use_running_average: bool,
     ) -> Float[Array, "batch rows columns outputs"]:
-        """Enlarge ``features`` by two for every entry of ``channels``."""
+        """Enlarge ``features`` by two for every entry of ``channels``.
+
+        Args:
+            features: the coarsest feature map.
+            skips: finer ones, the coarsest first; each is added, after a 1x1
+                convolution, to the step of its size. Fewer than steps, or none.
+            use_running_average: normalise by running statistics.
+
+        Raises:
+            ValueError: a skip is not of its step's size.
+        """
         x = features.astype(self.dtype)
         for index, outputs in enumerate(self.channels):
             x = _Deconv(outputs, self.dtype, name=f"deconv{index}")(x)
+            if index < len(skips):
+                x = x + self._lateral(skips[index], x, index)
             norm = BatchNorm(
                 dtype=self.dtype,
                 axis_name=self.axis_name,
@@ -107,6 +123,22 @@ class DeconvHead(nn.Module):
             )
             x = nn.relu(norm(x))
         return x
+
+    def _lateral(self, skip: Array, like: Array, index: int) -> Array:
+        if skip.shape[:3] != like.shape[:3]:
+            raise ValueError(
+                f"skips[{index}]: expected a feature map of {like.shape[1]} x "
+                f"{like.shape[2]}, got {skip.shape[1]} x {skip.shape[2]}"
+            )
+        conv = nn.Conv(
+            like.shape[-1],
+            (1, 1),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=initializers.kaiming_normal_fan_out,
+            name=f"lateral{index}",
+        )
+        return conv(skip)
 
 
 class _Deconv(nn.Module):

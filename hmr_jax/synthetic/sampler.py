@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.body.model import BodyModel
 from hmr_jax.render.draw import encode_image
 from hmr_jax.render.shade import Light
@@ -33,6 +34,7 @@ JITTER_RAD = 0.06
 UPPER_BODY = (3, 6, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 FIELD_OF_VIEW_DEG = (18.0, 62.0)
 BETA_LIMIT = 2.5
+_MIRROR = JOINT_SETS["smpl_24"].flip_permutation
 
 
 def _turn(axis: int, angle_rad: float) -> np.ndarray:
@@ -57,6 +59,15 @@ def heading_rad(root_aa: np.ndarray) -> float:
     x, y, z = root_aa / max(angle, 1e-12)
     c, s = np.cos(angle), np.sin(angle)
     return float(np.arctan2(x * z * (1 - c) + y * s, z * z * (1 - c) + c))
+
+
+def mirror_pose(pose_aa: np.ndarray) -> np.ndarray:
+    """The pose of the mirror image, left and right exchanged.
+
+    Args:
+        pose_aa: [24, 3] radians, the root's in a world whose mirror plane is x = 0.
+    """
+    return pose_aa[list(_MIRROR)] * np.array([1.0, -1.0, -1.0])
 
 
 def sample_camera_rotmat(
@@ -121,9 +132,12 @@ class SampleSource:
         backgrounds: Backgrounds | str | os.PathLike | None = None,
         limits_share: float = 0.2,
         mixed_share: float = 0.25,
+        mirrored_share: float = 0.5,
         truncated_share: float = 0.12,
         suit_share: float = 0.0,
+        flash_share: float = 0.0,
         azimuth_range_deg: float = 180.0,
+        field_of_view_deg: tuple[float, float] = FIELD_OF_VIEW_DEG,
         betas_std: float = 1.0,
         supersample: int = 2,
         image_format: str = "jpeg",
@@ -143,9 +157,14 @@ class SampleSource:
                 (rng, size_px) -> uint8 picture.
             limits_share: share of training poses from the joint-limit sampler.
             mixed_share: share of training frames with another frame's upper body.
+            mirrored_share: share of training poses that are mirrored left to right.
             truncated_share: share of pictures that cut the person.
             suit_share: share of people in a suit with a colour for each part.
+            flash_share: share of pictures lit by a lamp at the camera, whose light
+                fades with the square of the distance and so shows depth.
             azimuth_range_deg: how far from the person's front the camera may stand.
+            field_of_view_deg: least and largest angle of view of the camera; a large
+                one puts it near the person.
             betas_std: of the normal shape coefficients, cut at +-2.5 of them.
             supersample: rendering samples per pixel and axis.
             image_format: "jpeg" or "png".
@@ -168,14 +187,22 @@ class SampleSource:
         for name, share in (
             ("limits_share", limits_share),
             ("mixed_share", mixed_share),
+            ("mirrored_share", mirrored_share),
             ("truncated_share", truncated_share),
             ("suit_share", suit_share),
+            ("flash_share", flash_share),
         ):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}: expected 0 to 1, got {share}")
         if image_format not in ("jpeg", "png"):
             raise ValueError(
                 f"image_format: expected 'jpeg' or 'png', got {image_format!r}"
+            )
+        low, high = field_of_view_deg
+        if not 0.0 < low <= high < 150.0:
+            raise ValueError(
+                "field_of_view_deg: expected two increasing angles between 0 and 150, "
+                f"got {field_of_view_deg}"
             )
         self.clips = motion.split(split).clips
         if not self.clips:
@@ -185,7 +212,10 @@ class SampleSource:
         self.joint_set = "smpl_24"
         self._limits_share = limits_share if split == "train" else 0.0
         self._mixed_share = mixed_share if split == "train" else 0.0
+        self._mirrored_share = mirrored_share if split == "train" else 0.0
+        self._flash_share = flash_share
         self._truncated_share, self._suit_share = truncated_share, suit_share
+        self._field_of_view_deg = (low, high)
         self._azimuth_range_rad = np.deg2rad(azimuth_range_deg)
         self._jitter_rad = JITTER_RAD if split == "train" else 0.0
         self._betas_std, self._supersample = betas_std, supersample
@@ -291,7 +321,7 @@ class SampleSource:
         rng = self._rng(index, 0)
         pose, origin = self._sample_pose(rng, index)
         size = self.image_size_px
-        half_view = np.deg2rad(rng.uniform(*FIELD_OF_VIEW_DEG)) / 2
+        half_view = np.deg2rad(rng.uniform(*self._field_of_view_deg)) / 2
         truncated = rng.uniform() < self._truncated_share
         fill = rng.uniform(0.95, 1.4) if truncated else rng.uniform(0.55, 0.9)
         room = 0.25 if truncated else max(0.0, 0.96 - fill) / 2
@@ -306,6 +336,7 @@ class SampleSource:
             "fill": fill,
             "centre_px": (size - 1) / 2 + size * rng.uniform(-room, room, 2),
             "light": sample_light(rng),
+            "falloff": 2.0 if rng.uniform() < self._flash_share else 0.0,
             "clothes": sample_clothes(rng, self._suit_share),
             "background": self._backgrounds(rng, size),
         }
@@ -313,14 +344,16 @@ class SampleSource:
 
     def _sample_pose(self, rng: np.random.Generator, index: int):
         """Axis-angle [24, 3] with the root in a world with y up, and its origin."""
+        mirrored = rng.uniform() < self._mirrored_share
         if rng.uniform() < self._limits_share:
-            return joint_limits.sample_pose(rng), (LIMITS_SEQUENCE, index)
+            pose = joint_limits.sample_pose(rng)
+            return mirror_pose(pose) if mirrored else pose, (LIMITS_SEQUENCE, index)
         pose, name, frame = self._sample_frame(rng)
         if rng.uniform() < self._mixed_share:
             other, _, _ = self._sample_frame(rng)
             pose[list(UPPER_BODY)] = other[list(UPPER_BODY)]
         pose[1:] += self._jitter_rad * rng.standard_normal((23, 3))
-        return pose, (name, frame)
+        return mirror_pose(pose) if mirrored else pose, (name, frame)
 
     def _sample_frame(self, rng: np.random.Generator):
         clip = self.clips[rng.choice(len(self.clips), p=self._clip_shares)]

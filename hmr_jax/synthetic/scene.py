@@ -35,6 +35,8 @@ class Scene(NamedTuple):
         fill: longer side of the person's box over the side of the image.
         centre_px: where the centre of the person's box goes, x and y.
         light: in the camera frame.
+        falloff: power of the distance by which the light fades; 2 for a lamp at the
+            camera (a flash), 0 for light from afar. Exposed for the root joint.
         clothes: the outfit.
         background: the picture behind the person.
     """
@@ -46,6 +48,7 @@ class Scene(NamedTuple):
     fill: Float[Array, "*n"]
     centre_px: Float[Array, "*n 2"]
     light: Light
+    falloff: Float[Array, "*n"]
     clothes: Clothes
     background: UInt8[Array, "*n size size 3"]
 
@@ -145,10 +148,12 @@ def shoot(
         vertices_m=posed.vertices_m + translation_m[None],
         joints_m=posed.joints_m + translation_m[None],
     )
+    distance_m = jnp.linalg.norm(posed.vertices_m, axis=-1, keepdims=True)
+    exposure = jnp.linalg.norm(root_cam_m) / jnp.maximum(distance_m, NEAREST_M)
     heights_m = jnp.sum(relative_m * scene.camera_rotmat[None, :, 1], axis=1)
     picture = render_mesh(
         *(posed.vertices_m, body.faces, intrinsics, size_px, size_px),
-        vertex_rgb=vertex_rgb,
+        vertex_rgb=vertex_rgb * exposure**scene.falloff,
         light=scene.light,
         background=scene.background.astype(scene.betas.dtype) / 255.0,
         supersample=supersample,

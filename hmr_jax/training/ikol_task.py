@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
-from hmr_jax.losses.ikol import ikol_losses
+from hmr_jax.losses.ikol import heatmap_loss, ikol_losses
 from hmr_jax.models import ikol
 from hmr_jax.solvers.ikol_published import EVAL_AUTOGRAD, TRAIN
 from hmr_jax.training.parallel import AXIS_NAME
@@ -83,7 +83,10 @@ def make_task(config: Any) -> Task:
             vertices=False,
             layer_mask=batch["has_smpl"][:, 0] > 0,
         )
-        return terms(predictions, batch), new["batch_stats"], {}
+        values = terms(predictions, batch)
+        if "heatmap" in weights:
+            values["heatmap"] = heatmap_loss(raw["logits"], batch)
+        return values, new["batch_stats"], {}
 
     def predict(variables, batch, body):
         apply = functools.partial(model.apply, variables, train=False)

@@ -137,6 +137,51 @@ def test_either_sign_of_a_quaternion_is_right(rng):
     assert aligned[1] == 3 * 24 * 4
 
 
+def _heatmaps(rng, batch, height=3, width=4, depth=5):
+    shape = (len(batch["has_smpl"]), height, width, 24 * depth)
+    return jnp.asarray(3 * rng.standard_normal(shape), jnp.float32)
+
+
+def test_heatmap_loss_in_numpy(rng):
+    _, batch = _random(rng)
+    batch["target_uvd"] = jnp.asarray(rng.uniform(-0.5, 0.5, (3, 24, 3)), jnp.float32)
+    batch["valid"] = jnp.array([1.0, 0.0, 1.0])
+    logits = _heatmaps(rng, batch)
+    total, count = ikol.heatmap_loss(logits, batch, spread_cells=0.7)
+
+    volume = np.exp(np.asarray(logits, np.float64).reshape(3, 3, 4, 24, 5))
+    volume /= volume.sum((1, 2, 4), keepdims=True)
+    target = np.asarray(batch["target_uvd"], np.float64)
+    weight = np.asarray(batch["target_uvd_weight"])
+    expected, labelled = 0.0, 0.0
+    for sample in (0, 2):
+        for joint in range(24):
+            gaussians = []
+            for axis, cells in enumerate((4, 3, 5)):
+                place = cells * (target[sample, joint, axis] + 0.5)
+                row = np.exp(-0.5 * ((np.arange(cells) - place) / 0.7) ** 2)
+                gaussians.append(row / row.sum())
+            u, v, d = gaussians
+            found = volume[sample, :, :, joint]
+            both = weight[sample, joint, 0] * weight[sample, joint, 1]
+            expected -= both * (np.outer(v, u) * np.log(found.sum(-1))).sum()
+            expected -= weight[sample, joint, 2] * (d * np.log(found.sum((0, 1)))).sum()
+            labelled += both
+    np.testing.assert_allclose([total, count], [expected, labelled], rtol=1e-5)
+
+
+def test_heatmap_loss_is_finite_for_far_peaks_and_masked_nan(rng):
+    _, batch = _random(rng)
+    target = jnp.where(batch["target_uvd_weight"] > 0, batch["target_uvd"], jnp.nan)
+    batch["target_uvd"] = target
+    logits = 1e4 * _heatmaps(rng, batch)
+    value, gradient = jax.value_and_grad(
+        lambda logits: finish(*ikol.heatmap_loss(logits, batch))
+    )(logits)
+    assert np.isfinite(value) and value > 0
+    assert np.isfinite(gradient).all()
+
+
 def test_extensions_in_numpy(rng):
     predictions, batch = _random(rng)
     terms = ikol.ikol_losses(predictions, batch, extensions=True)

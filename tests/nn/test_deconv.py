@@ -65,3 +65,26 @@ def test_head_doubles_the_side_per_entry_and_keeps_its_names(key):
     assert np.isfinite(out).all()
     std = float(np.std(variables["params"]["deconv0"]["kernel"]))
     assert std == pytest.approx(1e-3, rel=5 * tolerances.FINITE_DIFFERENCE_F32)
+
+
+def test_skips_are_projected_and_added_before_normalisation(key, rng):
+    head = DeconvHead((6, 5))
+    features = jnp.asarray(rng.standard_normal((2, 2, 2, 3)), jnp.float32)
+    skips = [jnp.asarray(rng.standard_normal((2, 4, 4, 7)), jnp.float32)]
+    variables = head.init(key, features, skips, use_running_average=True)
+    assert variables["params"]["lateral0"]["kernel"].shape == (1, 1, 7, 6)
+    assert "lateral1" not in variables["params"]
+    with_skip = head.apply(variables, features, skips, use_running_average=True)
+    none = [jnp.zeros_like(skips[0])]
+    without = head.apply(variables, features, none, use_running_average=True)
+    plain = head.apply(variables, features, use_running_average=True)
+    np.testing.assert_allclose(without, plain, atol=1e-6, rtol=0)
+    assert np.abs(with_skip - plain).max() > 1e-3
+
+
+def test_a_skip_of_another_size_is_an_error(key):
+    skips = [jnp.ones((1, 3, 4, 7))]
+    with pytest.raises(ValueError, match=r"skips\[0\]: expected .* 4 x 4, got 3 x 4"):
+        DeconvHead((6,)).init(
+            key, jnp.ones((1, 2, 2, 3)), skips, use_running_average=True
+        )
