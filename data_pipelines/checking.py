@@ -39,7 +39,8 @@ class _Errors:
         if not self.count:
             return 0.0
         half = np.searchsorted(np.cumsum(self._counts), (self.count + 1) // 2)
-        return float(_EDGES_PX[min(int(half), len(_EDGES_PX) - 1)])
+        edge = float(_EDGES_PX[min(int(half), len(_EDGES_PX) - 1)])
+        return min(edge, self.worst_px)
 
 
 @dataclasses.dataclass(frozen=True)
