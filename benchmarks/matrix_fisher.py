@@ -1,4 +1,4 @@
-"""Time of the matrix-Fisher normaliser and of exact sampling, against the published ways.
+"""Time of the matrix-Fisher normaliser and of exact sampling, against published ways.
 
     python benchmarks/matrix_fisher.py --out=matrix_fisher.json
     taskset -c 0 python benchmarks/matrix_fisher.py --repeats=30

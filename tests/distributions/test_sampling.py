@@ -47,7 +47,7 @@ def test_given_noise_gives_the_stored_draws(stored):
     eps = jnp.asarray(stored["fix_eps"])
     exponents = jnp.broadcast_to(exponents, eps.shape)
     b = jnp.full(eps.shape[:-1], internals.PUBLISHED_B)
-    quaternions, ratio = internals.propose(eps, exponents, b)
+    quaternions, ratio = jax.jit(internals.propose)(eps, exponents, b)
     np.testing.assert_allclose(ratio, stored["fix_ratio"], atol=2e-5)
     accept = jnp.asarray(stored["fix_w"]) < ratio
     np.testing.assert_array_equal(accept, stored["fix_accept"])
@@ -111,7 +111,7 @@ def test_second_moments_are_exact(key):
     s = jnp.array([[3.0, 2.0, -1.0], [30.0, 3.0, 0.5]])
     drawn = np.asarray(sample(key, centred(s), DRAWS, None).rotmats, np.float64)
     diagonal = np.diagonal(drawn, axis1=-2, axis2=-1)
-    jacobian = jax.vmap(jax.jacfwd(mean_diagonal))(s)
+    jacobian = jax.jit(jax.vmap(jax.jacfwd(mean_diagonal)))(s)
     expected = np.diagonal(jacobian, axis1=-2, axis2=-1)
     square = (diagonal - diagonal.mean(0)) ** 2
     error = square.std(0) / np.sqrt(DRAWS)
@@ -125,7 +125,7 @@ def test_the_best_envelope_accepts_more(key):
     assert best[0] > 0.999
     assert (np.asarray(best) > np.asarray(published)).all()
     exponents = internals.bingham_exponents(jnp.asarray(s, jnp.float32))
-    b = internals.best_envelope(exponents)
+    b = jax.jit(internals.best_envelope)(exponents)
     np.testing.assert_allclose((1 / (b[:, None] + 2 * exponents)).sum(-1), 1, rtol=1e-5)
 
 
@@ -144,7 +144,8 @@ def test_short_rounds_are_continued(monkeypatch, key):
     """With 2 proposals a round for 8 draws, the loop runs on and stays exact."""
     monkeypatch.setattr(internals, "proposals_for", lambda num: 2)
     s = jnp.tile(jnp.array([[2.0, 1.0, 0.5]]), (3000, 1))
-    drawn = sample_matrix_fisher(key, centred(s), 7)
+    fisher = centred(s)
+    drawn = jax.jit(lambda key: sample_matrix_fisher(key, fisher, 7))(key)
     assert drawn.complete.all()
     diagonal = np.diagonal(np.asarray(drawn.rotmats), axis1=-2, axis2=-1)
     mean, error = diagonal.mean(1), diagonal.std(1) / np.sqrt(3000)
@@ -172,10 +173,9 @@ def test_gradients_are_finite_and_point_the_right_way(key):
         drawn = sample_matrix_fisher(key, centred(s), 200)
         return jnp.mean(jnp.trace(drawn.rotmats[:, 0], axis1=-2, axis2=-1))
 
-    gradient = jax.jit(jax.grad(spread))(2.0)
-    assert np.isfinite(gradient)
-    assert gradient > 0
-    assert np.isfinite(jax.grad(spread)(0.0))
+    slope = jax.jit(jax.grad(spread))
+    assert slope(2.0) > 0
+    assert np.isfinite(slope(0.0))
 
 
 def test_wrong_arguments_are_refused(key):
@@ -200,7 +200,12 @@ def test_hierarchy_conditions_children_on_draws(key):
             return jnp.zeros((*rotmats.shape[:-3], 1, 3, 3))
         return 1000.0 * (rotmats[..., :1, :, :] @ offset)
 
-    rotmats, complete = sample_hierarchy(key, parameters, ((0,), (1,)), 30, (2,))
+    @jax.jit
+    def draw(key):
+        levels = ((0,), (1,))
+        return sample_hierarchy(key, parameters, levels, 30, (2,), "backend")
+
+    rotmats, complete = draw(key)
     assert rotmats.shape == (30, 2, 2, 3, 3)
     assert complete.all()
     relative = np.swapaxes(rotmats[:, :, 0], -1, -2) @ rotmats[:, :, 1]
