@@ -29,6 +29,7 @@ from data_pipelines.builders import (
 )
 from data_pipelines.builders.shards import Part, Shard
 from data_pipelines.builders.source import Factory, RecordSource
+from hmr_jax.progress import bar as progress_bar
 
 
 def describe(source: RecordSource) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class _Run:
                 "%s: %d of %d records are there", source.name, total - left, total
             )
         with (
-            tqdm.tqdm(
+            progress_bar(
                 total=total,
                 initial=total - left,
                 desc=source.name,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -73,7 +74,7 @@ def make_task(config: Config) -> Task:
     return ikol_task.make_task(config)
 
 
-def data_dir(config: Config, workdir: str | pathlib.Path | None) -> pathlib.Path:
+def data_dir(config: Config, workdir: str | pathlib.Path | None) -> str:
     """Where a config's datasets lie.
 
     Args:
@@ -81,19 +82,21 @@ def data_dir(config: Config, workdir: str | pathlib.Path | None) -> pathlib.Path
         workdir: the run's folder, whose ``data`` is the default.
 
     Returns:
-        The folder.
+        The folder, local or remote (``gs://``).
 
     Raises:
         ValueError: neither names one.
         FileNotFoundError: it is not there.
     """
+    from data_pipelines import storage
+
     if config.data.dir:
-        path = pathlib.Path(config.data.dir)
+        path = storage.clean(config.data.dir)
     elif workdir is not None:
-        path = pathlib.Path(workdir) / "data"
+        path = storage.join(workdir, "data")
     else:
         raise ValueError("config.data.dir: expected a folder (or give --workdir)")
-    if not path.is_dir():
+    if not storage.is_dir(path):
         raise FileNotFoundError(
             f"no datasets: {path} does not exist; 'hmr-jax data build' makes one, "
             "--config.data.dir=DIR names another"
@@ -139,7 +142,7 @@ def transform(config: Config, *, train: bool) -> Any:
     return ikol.IkolTransform(options)
 
 
-def train_batches(config: Config, folder: pathlib.Path) -> Any:
+def train_batches(config: Config, folder: str | os.PathLike) -> Any:
     """The endless, resumable iterator of training batches of this process.
 
     Args:
@@ -152,14 +155,14 @@ def train_batches(config: Config, folder: pathlib.Path) -> Any:
     Raises:
         ValueError: no sources, or a batch size that the processes cannot share.
     """
-    from data_pipelines import reading
+    from data_pipelines import reading, storage
 
     sources = dict(config.data.sources)
     if not sources:
         raise ValueError("config.data.sources: expected at least one dataset")
     names = sorted(sources)
     return reading.make_dataset(
-        [folder / name for name in names],
+        [storage.join(folder, name) for name in names],
         split=config.data.split,
         batch_size=_share(config.data.batch_size, "config.data.batch_size"),
         transform=transform(config, train=True),
@@ -172,7 +175,7 @@ def train_batches(config: Config, folder: pathlib.Path) -> Any:
     )
 
 
-def eval_batches(config: Config, folder: pathlib.Path) -> Any:
+def eval_batches(config: Config, folder: str | os.PathLike) -> Any:
     """One pass over the evaluation split, the last batch padded.
 
     Every process reads all of it: evaluations then need no exchange and agree.
@@ -184,12 +187,12 @@ def eval_batches(config: Config, folder: pathlib.Path) -> Any:
     Returns:
         A ``data_pipelines.reading.RecordIterator``.
     """
-    from data_pipelines import reading
+    from data_pipelines import reading, storage
 
     if not config.eval.source:
         raise ValueError("config.eval.source: expected the name of a dataset")
     return reading.make_dataset(
-        folder / config.eval.source,
+        storage.join(folder, config.eval.source),
         split=config.eval.split,
         batch_size=config.eval.batch_size,
         transform=transform(config, train=False),

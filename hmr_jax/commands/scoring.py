@@ -1,15 +1,15 @@
 """Evaluation of predictors on a config's held-out data, and pictures of them."""
 
 import functools
-import pathlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
+from hmr_jax import progress
 from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment
@@ -40,7 +40,7 @@ class Scorer:
         config: Any,
         task: Task,
         body: BodyModel,
-        folder: pathlib.Path,
+        folder: str | os.PathLike,
         *,
         protocols: tuple[str, ...] = (),
         progress: bool = False,
@@ -63,7 +63,7 @@ class Scorer:
         limit = self._config.eval.limit
         size = self._config.eval.batch_size
         count = -(-(min(limit, total) if limit else total) // size)
-        yield from tqdm.tqdm(
+        yield from progress.bar(
             experiment.limited(self._batches, limit),
             total=count,
             desc="eval",
@@ -87,7 +87,7 @@ class Scorer:
 
 
 def mean_pose_predictor(
-    config: Any, body: BodyModel, folder: pathlib.Path, *, num_records: int = 4000
+    config: Any, body: BodyModel, folder: str | os.PathLike, *, num_records: int = 4000
 ) -> Callable[[Batch], dict[str, np.ndarray]]:
     """Answers every image with the training set's mean pose and shape.
 
@@ -103,9 +103,9 @@ def mean_pose_predictor(
     Returns:
         A predictor for ``Scorer.score``.
     """
-    from data_pipelines import records
+    from data_pipelines import records, storage
 
-    path = folder / sorted(config.data.sources)[0]
+    path = storage.join(folder, sorted(config.data.sources)[0])
     size = len(records.open_directory(path).split(config.data.split))
     indices = np.unique(np.linspace(0, size - 1, min(size, num_records)).astype(int))
     poses, betas = [], []

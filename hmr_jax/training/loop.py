@@ -6,7 +6,6 @@ import functools
 import math
 import pathlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ import optax
 import tqdm
 from absl import logging
 
+from hmr_jax import progress
 from hmr_jax.training import feeding, parallel, records
 from hmr_jax.training.checkpoints import Checkpoints
 from hmr_jax.training.state import TrainState, from_variables, init_key, init_state
@@ -296,15 +296,12 @@ def _mean(total: float, count: float) -> float:
 
 def _progress_bar(first: int, options: LoopOptions) -> tqdm.tqdm:
     shown = options.progress and jax.process_index() == 0
-    return tqdm.tqdm(
+    return progress.bar(
         initial=first,
         total=options.num_steps,
         desc="train",
         unit="step",
         disable=not shown,
-        dynamic_ncols=True,
-        # A log file wants a line now and then, a terminal a moving bar.
-        mininterval=0.5 if sys.stderr.isatty() else 10.0,
     )
 
 
