@@ -1,7 +1,7 @@
 """Changes of colour as the Python Imaging Library makes them on 8-bit pictures.
 
 Pictures are float32 that hold whole numbers of 0 to 255; so do the results, rounded as
-the library rounds. Every function is compiled together with the sampling of the crop.
+the library rounds.
 
 Source: specs/int_hmr.md, section 13; Pillow's ``ImageEnhance`` and HSV conversion.
 """
@@ -85,6 +85,14 @@ def shift_hue(pixels, share):
     return _from_hsv(tf.math.floormod(hue + step, 256.0), saturation_, value)
 
 
+# Each change is a program of its own: one program of all four would be compiled anew
+# for every order.
+_COMPILED = tuple(
+    tf.function(change, jit_compile=True, autograph=False, reduce_retracing=True)
+    for change in (brightness, contrast, saturation, shift_hue)
+)
+
+
 def jitter(pixels, amounts, order):
     """Brightness, contrast, saturation and hue changed in any order.
 
@@ -96,15 +104,12 @@ def jitter(pixels, amounts, order):
     Returns:
         float32 [H, W, 3], whole numbers.
     """
-    changes = (brightness, contrast, saturation, shift_hue)
-
-    def change(place, before):
+    for place in range(4):
         number = order[place]
         amount = amounts[number]
-        branches = [lambda one=one: one(before, amount) for one in changes]
-        return place + 1, tf.switch_case(number, branches)
-
-    # A loop, not four switches one after the other: they take four times as long to
-    # compile.
-    _, pixels = tf.while_loop(lambda place, _: place < 4, change, (0, pixels))
+        branches = [
+            lambda change=change, before=pixels, amount=amount: change(before, amount)
+            for change in _COMPILED
+        ]
+        pixels = tf.ensure_shape(tf.switch_case(number, branches), pixels.shape)
     return pixels

@@ -60,6 +60,7 @@ class IntTransform:
         self.options = options
         size = options.image_size_px
         self._sample = image.Sampler((size, size), self._finish)
+        self._compiled_end = tf.function(self._end, jit_compile=True, autograph=False)
         self._has_jitter = max(options.colour_jitter, options.colour_jitter_2d) > 0
 
     def labels(self, records: dict, uniforms) -> tuple[dict, dict]:
@@ -89,15 +90,13 @@ class IntTransform:
         return _labels(r, placement, o), plan
 
     def _finish(self, pixels, plan: dict):
-        """Colours, erasing and normalisation of a crop [S, S, 3]."""
+        """Rounding, and the rest where no colours are changed in between."""
         # The originals' crops are 8-bit pictures.
         pixels = tf.floor(pixels + 0.5)
-        if self._has_jitter:
-            pixels = tf.cond(
-                plan["jittered"],
-                lambda: colour.jitter(pixels, plan["amounts"], plan["order"]),
-                lambda: pixels,
-            )
+        return pixels if self._has_jitter else self._end(pixels, plan)
+
+    def _end(self, pixels, plan: dict):
+        """Erasing and normalisation of a crop [S, S, 3]."""
         if self.options.erase > 0:
             pixels = erase(pixels, plan["erased_side"], plan["erased_lines"])
         return image.normalize(pixels, self.options.normalization)
@@ -112,8 +111,16 @@ class IntTransform:
             float32 [S, S, 3], normalised RGB.
         """
         pixels = image.decode_window(plan["image"], plan["window"], plan["halvings"])
-        names = ("image", "window", "halvings")
-        return self._sample(pixels, {k: v for k, v in plan.items() if k not in names})
+        numbers = {k: plan[k] for k in ("warp", "erased_side", "erased_lines")}
+        pixels = self._sample(pixels, numbers)
+        if not self._has_jitter:
+            return pixels
+        pixels = tf.cond(
+            plan["jittered"],
+            lambda: colour.jitter(pixels, plan["amounts"], plan["order"]),
+            lambda: pixels,
+        )
+        return self._compiled_end(pixels, numbers)
 
 
 def erase(pixels, side, lines):
