@@ -89,7 +89,7 @@ def paint_noise(image, rectangle, seed):
     return tf.cond(tf.reduce_all(high > low), paint, lambda: image)
 
 
-def bilinear(flat, height, width, crop_to_window, size_wh: tuple[int, int]):
+def bilinear(flat, height, width, crop_to_window, size_wh: tuple[int, int], kept=None):
     """Sample an image bilinearly; outside it everything is black.
 
     Args:
@@ -98,14 +98,17 @@ def bilinear(flat, height, width, crop_to_window, size_wh: tuple[int, int]):
         width: int32 scalar.
         crop_to_window: float32 [2, 3], from crop pixels to pixels of the image.
         size_wh: width and height of the crop.
+        kept: int32 [4]: first column, end of the columns, first row and end of the rows
+            of the part of the crop that is sampled; the rest is black. None for all.
 
     Returns:
         float32 [size_wh[1], size_wh[0], C], in the range of the image's values.
     """
     columns, rows = size_wh
     place = tf.range(columns * rows)
-    u = tf.cast(place % columns, tf.float32)
-    v = tf.cast(place // columns, tf.float32)
+    column_, row_ = place % columns, place // columns
+    u, v = tf.cast(column_, tf.float32), tf.cast(row_, tf.float32)
+    seen = tf.constant(True) if kept is None else within(column_, row_, kept)
     x, y = (
         crop_to_window[i, 0] * u + crop_to_window[i, 1] * v + crop_to_window[i, 2]
         for i in range(2)
@@ -120,12 +123,19 @@ def bilinear(flat, height, width, crop_to_window, size_wh: tuple[int, int]):
         for right in (0, 1):
             column, row = left_index + right, top_index + down
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            inside &= seen
             weight = (x - left) if right else (left + 1 - x)
             weight *= (y - top) if down else (top + 1 - y)
             weight = tf.where(inside, weight, tf.zeros_like(weight))
             values = tf.gather(flat, tf.where(inside, row * width + column, 0))
             result += tf.cast(values, tf.float32) * weight[:, None]
     return tf.reshape(result, [rows, columns, flat.shape[1]])
+
+
+def within(columns, rows, bounds):
+    """Whether pixels lie in a rectangle of columns and rows, ends excluded."""
+    inside = (columns >= bounds[0]) & (columns < bounds[1])
+    return inside & (rows >= bounds[2]) & (rows < bounds[3])
 
 
 class Sampler:
@@ -141,7 +151,8 @@ class Sampler:
 
     def __init__(self, size_wh: tuple[int, int], finish: Callable):
         def sample(flat, height, width, plan: dict):
-            pixels = bilinear(flat, height, width, plan["warp"], size_wh)
+            kept = plan.get("kept")
+            pixels = bilinear(flat, height, width, plan["warp"], size_wh, kept)
             return finish(pixels, plan)
 
         # reduce_retracing: in eager mode one trace, not one per size of window.
@@ -154,7 +165,8 @@ class Sampler:
 
         Args:
             window: uint8 [H, W, C], as decoded.
-            plan: the record's numbers: ``warp`` and what ``finish`` uses.
+            plan: the record's numbers: ``warp``, ``kept`` where a part of the crop is
+                black, and what ``finish`` uses.
 
         Returns:
             What ``finish`` returns.

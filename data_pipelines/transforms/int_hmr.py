@@ -90,15 +90,17 @@ class IntTransform:
         return _labels(r, placement, o), plan
 
     def _finish(self, pixels, plan: dict):
-        """Rounding, and the rest where no colours are changed in between."""
+        """Rounding, and normalisation where no colours are changed in between."""
         # The originals' crops are 8-bit pictures.
         pixels = tf.floor(pixels + 0.5)
-        return pixels if self._has_jitter else self._end(pixels, plan)
+        if self._has_jitter:
+            return pixels
+        return image.normalize(pixels, self.options.normalization)
 
-    def _end(self, pixels, plan: dict):
+    def _end(self, pixels, kept):
         """Erasing and normalisation of a crop [S, S, 3]."""
         if self.options.erase > 0:
-            pixels = erase(pixels, plan["erased_side"], plan["erased_lines"])
+            pixels = erase(pixels, kept)
         return image.normalize(pixels, self.options.normalization)
 
     def image(self, plan: dict):
@@ -111,36 +113,48 @@ class IntTransform:
             float32 [S, S, 3], normalised RGB.
         """
         pixels = image.decode_window(plan["image"], plan["window"], plan["halvings"])
-        numbers = {k: plan[k] for k in ("warp", "erased_side", "erased_lines")}
-        pixels = self._sample(pixels, numbers)
         if not self._has_jitter:
-            return pixels
+            names = ("warp", "kept") if self.options.erase > 0 else ("warp",)
+            return self._sample(pixels, {name: plan[name] for name in names})
+        pixels = self._sample(pixels, {"warp": plan["warp"]})
         pixels = tf.cond(
             plan["jittered"],
             lambda: colour.jitter(pixels, plan["amounts"], plan["order"]),
             lambda: pixels,
         )
-        return self._compiled_end(pixels, numbers)
+        return self._compiled_end(pixels, plan["kept"])
 
 
-def erase(pixels, side, lines):
-    """Make a strip at one side black.
+def kept_part(side, lines, size: int):
+    """What is left of crops of which a strip at one side is erased.
+
+    Args:
+        side: int32 [...]: 0 left, 1 right, 2 top, 3 bottom.
+        lines: int32 [...], width of the strip.
+        size: side of the crop.
+
+    Returns:
+        int32 [..., 4]: first column, end of the columns, first row, end of the rows.
+    """
+    zero = tf.zeros_like(lines)
+    low = [tf.where(side == place, lines, zero) for place in (LEFT, TOP)]
+    high = [size - tf.where(side == place, lines, zero) for place in (RIGHT, BOTTOM)]
+    return tf.stack([low[0], high[0], low[1], high[1]], axis=-1)
+
+
+def erase(pixels, kept):
+    """Make all but a part of a crop black.
 
     Args:
         pixels: float32 [S, S, C].
-        side: int32 scalar: 0 left, 1 right, 2 top, 3 bottom.
-        lines: int32 scalar, width of the strip.
+        kept: int32 [4], from ``kept_part``.
 
     Returns:
         float32 [S, S, C].
     """
-    size = pixels.shape[0]
-    place = tf.range(size)
-    from_start, from_end = place < lines, place >= size - lines
-    strip = tf.where((side == LEFT) | (side == TOP), from_start, from_end)
-    columns = strip[None, :] & ((side == LEFT) | (side == RIGHT))
-    rows = strip[:, None] & ((side == TOP) | (side == BOTTOM))
-    return tf.where((columns | rows)[..., None], tf.zeros_like(pixels), pixels)
+    place = tf.range(pixels.shape[0])
+    seen = image.within(place[None, :], place[:, None], kept)
+    return tf.where(seen[..., None], pixels, tf.zeros_like(pixels))
 
 
 def _placement(r: dict, draws: dict, options: IntOptions) -> moving.Placement:
@@ -181,10 +195,8 @@ def _erased(draws: dict, placement: moving.Placement, options: IntOptions) -> di
     ratio = draws["erase_ratio"] * options.erase_part
     lines = tf.cast(tf.floor(options.image_size_px * ratio), tf.int32)
     wanted = draws["erase"] < options.erase
-    return {
-        "erased_side": side,
-        "erased_lines": tf.where(wanted, lines, tf.zeros_like(lines)),
-    }
+    lines = tf.where(wanted, lines, tf.zeros_like(lines))
+    return {"kept": kept_part(side, lines, options.image_size_px)}
 
 
 def _colours(r: dict, draws: dict, options: IntOptions) -> dict:

@@ -181,8 +181,26 @@ def test_erased_sides(stored, side):
     number = ("left", "right", "top", "bottom").index(side)
     lines = tf.constant(int(64 * 0.37))
     kept = {"left": 2, "right": 3, "top": 2, "bottom": 3}[side]
-    published = int_hmr.erase(picture, tf.constant(kept), lines)
+    published = int_hmr.erase(picture, int_hmr.kept_part(tf.constant(kept), lines, 64))
     np.testing.assert_array_equal(published, stored[f"erase_{side}_0.37"])
-    found = int_hmr.erase(picture, tf.constant(number), lines).numpy()
+    found = int_hmr.erase(
+        picture, int_hmr.kept_part(tf.constant(number), lines, 64)
+    ).numpy()
     turned = np.rot90(found, {"left": -1, "right": 1, "top": 0, "bottom": 2}[side])
     assert not turned[:23].any() and (turned[23:] > 0).any(-1).mean() > 0.9
+
+
+def test_erasing_while_sampling_is_erasing_afterwards(stored):
+    spec = schema.RecordSpec("spin_49", 49)
+    records = [schema.validate(record(stored, waves(300, 400)), spec)]
+    made = transform(erase=1.0)
+    coloured = transform(erase=1.0, colour_jitter=0.3)
+    for side in (0.1, 0.3, 0.6, 0.9):
+        draws = uniforms_of(int_hmr.SLOTS, 1, side=side, erase_ratio=0.5)
+        _, plan = made.labels(batch_of(records, spec, made), draws)
+        found = rendered(made, plan)[0]
+        expected = rendered(coloured, plan)[0]
+        np.testing.assert_allclose(found, expected, atol=0.02)
+        black = -np.array(NORMALIZATIONS["imagenet"][0]) / NORMALIZATIONS["imagenet"][1]
+        share = (np.abs(found - black) < 1e-4).all(-1).mean()
+        assert 0.3 < share < 0.6
