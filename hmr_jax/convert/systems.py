@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from hmr_jax.convert import ikol, merge, tables
+from hmr_jax.convert import hierprob, hrnet, ikol, merge, tables
 from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
 
-SYSTEMS: dict[str, Callable[[Iterable[str]], tables.Table]] = {"ikol": ikol.find_table}
-"""System to the function that finds its table from a checkpoint's names."""
+SYSTEMS: dict[str, Callable[[Iterable[str]], tables.Table]] = {
+    "ikol": ikol.find_table,
+    "hierprob": hierprob.find_table,
+    "hrnet": hrnet.find_table,
+}
+"""System to the function that finds its table from a checkpoint."""
 
 _CLASSIFIER = r"fc\.(weight|bias)"
 
@@ -41,24 +45,33 @@ def convert_checkpoint(
 
 
 def to_torch_state_dict(
-    system: str, variables: Mapping[str, Any], *, depth: int
+    system: str, variables: Mapping[str, Any], *, depth: int | None = None
 ) -> dict[str, np.ndarray]:
     """Our variables under the published names, for use with the original's code.
 
     Args:
-        system: 'ikol'.
+        system: a name of ``SYSTEMS``.
         variables: ``{'params': ..., 'batch_stats': ...}``.
-        depth: of the ResNet.
+        depth: of the ResNet; 'hrnet' has none.
 
     Returns:
         PyTorch name to array, without the body model's.
 
     Raises:
-        ValueError: an unknown system, or variables that do not fit.
+        ValueError: an unknown system, no depth, or variables that do not fit.
     """
-    if system != "ikol":
+    if system not in SYSTEMS:
         raise ValueError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
-    deconvs = [n for n in variables["params"]["deconv"] if n.startswith("deconv")]
+    if system == "hrnet":
+        return merge.to_state_dict(variables, hrnet.hrnet_table())
+    if depth is None:
+        raise ValueError(f"depth: expected that of the ResNet of {system!r}, got None")
+    params = variables["params"]
+    if system == "hierprob":
+        table = hierprob.hierprob_table(depth, len(params["pose"]))
+        constants = {n: array.copy() for n, array in hierprob.CONSTANTS.items()}
+        return constants | merge.to_state_dict(variables, table)
+    deconvs = [n for n in params["deconv"] if n.startswith("deconv")]
     return merge.to_state_dict(variables, ikol.ikol_table(depth, len(deconvs)))
 
 

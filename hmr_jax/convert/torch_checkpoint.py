@@ -20,6 +20,9 @@ from hmr_jax.convert.torch_pickle import LazyTensor, Storage, TorchUnpickler
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Where checkpoints that hold more than a state dict keep it."""
 
+BEST_KEY = "best_model_state_dict"
+"""Where some also keep the weights of their best epoch; these come first."""
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _PREFIX = "module."
@@ -51,7 +54,7 @@ def read_torch_checkpoint(
         path: a file of ``torch.save`` (zip format, or the format before 1.6), or
             safetensors.
         key: where a wrapped state dict lies, with dots between levels; found by
-            ``WRAPPER_KEYS`` when omitted.
+            ``BEST_KEY`` and ``WRAPPER_KEYS`` when omitted.
 
     Returns:
         Name to array, without a common ``module.`` prefix. bfloat16 stays bfloat16.
@@ -222,6 +225,8 @@ def _select(content: Any, key: str | None, path: pathlib.Path) -> dict[str, Any]
             content = content[part]
     elif not _is_state_dict(content) and isinstance(content, Mapping):
         found = [k for k in WRAPPER_KEYS if _is_state_dict(content.get(k))]
+        if _is_state_dict(content.get(BEST_KEY)):
+            found = [BEST_KEY]
         if len(found) != 1:
             raise ValueError(
                 f"checkpoint {path}: expected a state dict, or one under a name of "
