@@ -50,7 +50,9 @@ _IMAGES = flags.DEFINE_integer("images", 512, "Files of each system.")
 _BATCH = flags.DEFINE_integer(
     "batch", 32, "Images per batch (clips: a half clip each)."
 )
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of each measurement.")
+_SECONDS = flags.DEFINE_float(
+    "seconds", 20.0, "Length of each measurement and its warm-up."
+)
 _CORES = flags.DEFINE_list("cores", ["1", "all"], "Cores to measure with.")
 _STEP_MS = flags.DEFINE_float(
     "step_ms",
@@ -189,10 +191,16 @@ def open_batches(system: str, folder: pathlib.Path, batch: int, threads: int):
     return batches, max(1, batch // CLIP) * CLIP if together else batch
 
 
+def warm_up(batches: Any, seconds: float) -> None:
+    """Until windows of all sizes were seen, whose programs are compiled once."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        next(batches)
+
+
 def measured_rate(batches: Any, images: int, seconds: float) -> dict[str, float]:
     """Images/s once the pipeline runs."""
-    for _ in range(4):
-        next(batches)
+    warm_up(batches, seconds)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds or count < 3:
         next(batches)
@@ -205,8 +213,7 @@ def measured_wait(
     batches: Any, images: int, seconds: float, step_ms: float
 ) -> dict[str, float]:
     """Share of the time that a step of a given length waits for its batch."""
-    for _ in range(4):
-        next(batches)
+    warm_up(batches, seconds)
     waited, start, count = 0.0, time.perf_counter(), 0
     while time.perf_counter() - start < seconds or count < 3:
         asked = time.perf_counter()

@@ -175,8 +175,11 @@ class Sampler:
         count = height * width
         power = tf.math.ceil(tf.math.log(tf.cast(count, tf.float32)) / tf.math.log(2.0))
         capacity = tf.maximum(2 ** tf.cast(power, tf.int32), count)
-        flat = tf.reshape(window, [count, window.shape[2]])
-        flat = tf.pad(flat, [[0, capacity - count], [0, 0]])
+        # One row of bytes is joined much quicker than a table of pixels is padded.
+        channels = window.shape[2]
+        filler = tf.zeros([(capacity - count) * channels], window.dtype)
+        flat = tf.concat([tf.reshape(window, [-1]), filler], axis=0)
+        flat = tf.reshape(flat, [capacity, channels])
         return self._sample(flat, height, width, plan)
 
 
