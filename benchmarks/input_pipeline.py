@@ -264,7 +264,7 @@ def measured(system: str, folder: pathlib.Path, cores: int, total: int) -> dict:
     common = [f"--data={folder}", f"--batch={_BATCH.value}", "--seconds"]
     seconds = str(_SECONDS.value)
     ours = [sys.executable, __file__, f"--measure={system}:rate", *common, seconds]
-    row = {"system": system, "cores": cores}
+    row: dict[str, Any] = {"system": system, "cores": cores}
     row["ours_images_per_s"] = in_process(ours, cores)["images_per_s"]
     if _PEER.value:
         script = pathlib.Path(__file__).with_name("input_pipeline_peer.py")
@@ -312,7 +312,10 @@ def main(_: list[str]) -> None:
                     flush=True,
                 )
     if _OUT.value:
-        result = {"machine": platform.processor() or platform.machine(), "rows": rows}
+        result: dict[str, Any] = {
+            "machine": platform.processor() or platform.machine(),
+            "rows": rows,
+        }
         result |= {"cores": total, "batch": _BATCH.value, "images": _IMAGES.value}
         with atomic_write(_OUT.value) as path:
             pathlib.Path(path).write_text(json.dumps(result, indent=1) + "\n")

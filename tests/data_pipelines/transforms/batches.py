@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from data_pipelines import lookup, schema
@@ -58,6 +59,15 @@ def rendered(transform, plan: dict) -> np.ndarray:
     count = plan["image"].shape[0]
     images = [transform.image({k: v[i] for k, v in plan.items()}) for i in range(count)]
     return np.stack([image.numpy() for image in images])
+
+
+def vectors(parity_dir, *parts: str) -> dict[str, np.ndarray]:
+    """Stored arrays of a file; skips the test where it is not at hand."""
+    path = parity_dir.joinpath(*parts)
+    if not path.is_file():
+        pytest.skip(f"no vectors at {path}")
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
 
 
 def numpy(tree: dict) -> dict:

@@ -9,7 +9,12 @@ from data_pipelines import schema
 from data_pipelines.transforms import colour, int_hmr, moving
 from data_pipelines.transforms.image import NORMALIZATIONS
 from tests.data_pipelines.people import encode_image
-from tests.data_pipelines.transforms.batches import batch_of, rendered, uniforms_of
+from tests.data_pipelines.transforms.batches import (
+    batch_of,
+    rendered,
+    uniforms_of,
+    vectors,
+)
 
 # README_public.txt of the vectors: two grey levels; points are float32.
 GREY, POINTS_PX, METRES = 2, 1e-3, 1e-5
@@ -18,8 +23,7 @@ WHOLE = {"size_jitter": 0.0, "random_crop": 0.0, "flip": 0.0}
 
 @pytest.fixture(scope="module")
 def stored(parity_dir):
-    with np.load(parity_dir / "int_hmr" / "int_data_public.npz") as file:
-        return {name: file[name] for name in file.files}
+    return vectors(parity_dir, "int_hmr", "int_data_public.npz")
 
 
 def waves(height, width):
