@@ -65,6 +65,10 @@ def crop_affine(centre, side, rotation_rad, size_px):
         specs/int_hmr.md, section 13; specs/pose_hg.md, section 6.
     """
     width, height = size_px if isinstance(size_px, tuple) else (size_px, size_px)
+    kind = centre.dtype
+    # The shifts are differences of large numbers: float32 would lose a bit or two.
+    centre, side = tf.cast(centre, tf.float64), tf.cast(side, tf.float64)
+    rotation_rad = tf.cast(rotation_rad, tf.float64)
     if len(side.shape) == len(centre.shape):
         scale_x, scale_y = width / side[..., 0], height / side[..., 1]
     else:
@@ -74,7 +78,7 @@ def crop_affine(centre, side, rotation_rad, size_px):
     first = [scale_x * cos, scale_x * sin, width / 2 - scale_x * (cos * x + sin * y)]
     second = [-scale_y * sin, scale_y * cos, height / 2 + scale_y * (sin * x - cos * y)]
     rows = [tf.stack(first, axis=-1), tf.stack(second, axis=-1)]
-    return tf.stack(rows, axis=-2)
+    return tf.cast(tf.stack(rows, axis=-2), kind)
 
 
 def compose_affine(outer, inner):

@@ -20,6 +20,7 @@ class Placement(NamedTuple):
     Attributes:
         to_crop: [B, 2, 3], pixel of the file's image to pixel of the crop, the mirror
             included.
+        mirrored_to_crop: [B, 2, 3], from pixels of the mirrored image.
         flip: bool [B], whether it is mirrored.
         turn_rad: [B], rotation about the z axis that the content of the (mirrored)
             image makes in the crop.
@@ -27,16 +28,10 @@ class Placement(NamedTuple):
     """
 
     to_crop: Any
+    mirrored_to_crop: Any
     flip: Any
     turn_rad: Any
     width: Any
-
-    @property
-    def mirrored_to_crop(self):
-        """[B, 2, 3], from pixels of the mirrored image."""
-        return geometry.compose_affine(
-            self.to_crop, geometry.mirror_affine(self.flip, self.width)
-        )
 
 
 def place(centre, side, *, rotation_rad, flip, width, size_px) -> Placement:
@@ -58,7 +53,7 @@ def place(centre, side, *, rotation_rad, flip, width, size_px) -> Placement:
     cut = geometry.crop_affine(centre, side, rotation_rad, size_px)
     mirror = geometry.mirror_affine(flip, width)
     to_crop = geometry.compose_affine(cut, mirror)
-    return Placement(to_crop, flip, -rotation_rad, width)
+    return Placement(to_crop, cut, flip, -rotation_rad, width)
 
 
 def place_then_flip(centre, side, *, rotation_rad, flip, width, size_px) -> Placement:
@@ -80,8 +75,9 @@ def place_then_flip(centre, side, *, rotation_rad, flip, width, size_px) -> Plac
     crop_width = size_px[0] if isinstance(size_px, tuple) else size_px
     mirror = geometry.mirror_affine(flip, tf.ones_like(width) * crop_width)
     to_crop = geometry.compose_affine(mirror, cut)
+    mirrored = geometry.compose_affine(to_crop, geometry.mirror_affine(flip, width))
     turn = tf.where(flip, rotation_rad, -rotation_rad)
-    return Placement(to_crop, flip, turn, width)
+    return Placement(to_crop, mirrored, flip, turn, width)
 
 
 def where_flipped(placement: Placement, mirrored, straight):

@@ -33,6 +33,9 @@ TESTED = ("Human36M", "PW3D", "FreiHAND")
 # README_public.txt of the vectors: heatmap cells, metres, radians, grey levels / 255.
 CELLS, METRES, RADIANS, GREY = 5e-4, 1e-5, 1e-5, 1e-4
 CROP_GREY = 0.02
+# 5e-5 there, but the original solves its maps from points rounded to float32: the exact
+# ones, in float64, are 7.6e-5 away.
+AFFINE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +219,9 @@ def test_crops(preproc):
         size_px=256,
     )
     affine = placement.mirrored_to_crop
-    close(affine, preproc["crop_trans"], 2e-4, "affine")
+    close(affine, preproc["crop_trans"], AFFINE, "affine")
     inverse = geometry.invert_affine(affine)
-    close(inverse, preproc["crop_inv_trans"], 2e-4, "inverse")
+    close(inverse, preproc["crop_inv_trans"], AFFINE, "inverse")
     plan = window.pixel_plan(
         tf.fill([count], encoded),
         (tf.fill([count], float(height)), widths),
