@@ -156,24 +156,6 @@ def invert_intrinsics(intrinsics):
     return tf.stack([tf.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def flip_points_px(points, visible, width, permutation):
-    """Points of the mirrored image; those that are not visible become 0.
-
-    Args:
-        points: [..., J, C] px, x first.
-        visible: [..., J], positive where the point counts.
-        width: [...] px.
-        permutation: J indices of mirror images.
-
-    Returns:
-        points [..., J, C].
-    """
-    keep = tf.cast(visible > 0, points.dtype)[..., None]
-    x = width[..., None, None] - 1 - points[..., :1]
-    flipped = tf.concat([x, points[..., 1:]], axis=-1) * keep
-    return tf.gather(flipped, permutation, axis=-2)
-
-
 def flip_points_cam(points, permutation):
     """3D points in the mirrored camera.
 
