@@ -78,15 +78,7 @@ def main(argv: list[str]) -> int:
     from hmr_jax.evaluation.evaluator import format_table
     from hmr_jax.training import records
 
-    body = experiment.load_body(config)
-    task = experiment.make_task(config)
-    trained = experiment.load_trained(
-        config,
-        task,
-        workdir=None if values.params else values.workdir,
-        params=values.params,
-        which=values.checkpoint,
-    )
+    body, task, trained = experiment.load_chosen(config, values)
     folder = experiment.data_dir(config, values.workdir)
     scorer = scoring.Scorer(
         config,

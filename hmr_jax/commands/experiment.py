@@ -343,6 +343,27 @@ def load_trained(
     return Trained(variables, origin, step)
 
 
+def load_chosen(config: Config, values: Any) -> tuple[BodyModel, Task, Trained]:
+    """The body, the task and the trained model that a command's flags choose.
+
+    Args:
+        config: the experiment.
+        values: parsed flags ``workdir``, ``params`` (which goes first), ``checkpoint``.
+
+    Returns:
+        All three.
+    """
+    body, task = load_body(config), make_task(config)
+    trained = load_trained(
+        config,
+        task,
+        workdir=None if values.params else values.workdir,
+        params=values.params,
+        which=values.checkpoint,
+    )
+    return body, task, trained
+
+
 def best_by(config: Config) -> dict[str, Any]:
     """The arguments of ``Checkpoints`` that choose the best one."""
     metric = config.eval.best_metric

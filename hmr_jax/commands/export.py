@@ -81,15 +81,7 @@ def main(argv: list[str]) -> int:
     from hmr_jax.commands import experiment
     from hmr_jax.export import params as params_io
 
-    body = experiment.load_body(config)
-    task = experiment.make_task(config)
-    trained = experiment.load_trained(
-        config,
-        task,
-        workdir=None if values.params else values.workdir,
-        params=values.params,
-        which=values.checkpoint,
-    )
+    body, task, trained = experiment.load_chosen(config, values)
     metadata = {
         "system": config.system,
         "config": config.to_dict(),
