@@ -8,17 +8,19 @@ from hmr_jax.convert import tables
 STAGES = {2: (1, 2), 3: (4, 3), 4: (3, 4)}
 BLOCKS = 4
 
+Entries = dict[str, tables.Entry]
 
-def _conv_norm(name: str, *path: str) -> dict[str, tables.Entry]:
+
+def _conv_norm(name: str, *path: str) -> Entries:
     """A convolution and its normalisation, as PyTorch numbers them in a sequence."""
     return tables.conv(f"{name}.0", *path, "conv") | tables.batch_norm(
         f"{name}.1", *path, "bn"
     )
 
 
-def _module(name: str, ours: str, branches: int, outputs: int) -> dict:
+def _module(name: str, ours: str, branches: int, outputs: int) -> Entries:
     """Branches of basic blocks and their fusion."""
-    entries = {}
+    entries: Entries = {}
     for branch in range(branches):
         for block in range(BLOCKS):
             theirs, place = (
@@ -46,7 +48,7 @@ def hrnet_table() -> tables.Table:
 
     Source: specs/hierprob.md section 16.
     """
-    entries = {}
+    entries: Entries = {}
     for i in (1, 2):
         entries |= tables.conv(f"conv{i}", f"conv{i}")
         entries |= tables.batch_norm(f"bn{i}", f"bn{i}")

@@ -85,7 +85,7 @@ class _Module(nn.Module):
     def _fuse(self, branches: Sequence[Array], to: int) -> Array:
         part = functools.partial(_ConvNorm, conv=self.conv, norm=self.norm)
         width = branches[to].shape[-1]
-        total = None
+        parts = []
         for source, x in enumerate(branches):
             name = f"fuse{to}_{source}"
             if source > to:
@@ -95,8 +95,8 @@ class _Module(nn.Module):
                 last = step == to - source - 1
                 features = width if last else x.shape[-1]
                 x = part(features, 3, 2, not last, name=f"{name}_{step}")(x)
-            total = x if total is None else total + x
-        return nn.relu(total)
+            parts.append(x)
+        return nn.relu(functools.reduce(jnp.add, parts))
 
 
 class HRNet(nn.Module):

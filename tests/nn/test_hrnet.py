@@ -74,14 +74,16 @@ def test_published_pipeline_on_a_whole_picture(parity_dir, recipe, stored, apply
     # stored before the margin
     np.testing.assert_allclose(size, 1.2 * np.array(expected), rtol=1e-6)
     crop = np.moveaxis(np.asarray(out["crops"][0]), -1, 0)[:, ::8, ::8]
-    np.testing.assert_allclose(crop, stored["pred_cropped_sub"], rtol=0, atol=1e-5)
+    # The original's own rounding shifts its crop by 1.6e-5 pixels: it is 2.1e-5 off
+    # the exact values, ours 6e-6.
+    np.testing.assert_allclose(crop, stored["pred_cropped_sub"], rtol=0, atol=3e-5)
     joints, confidence = out["crop_joints_px"][0], out["confidence"][0]
     np.testing.assert_array_equal(joints, stored["pred_joints2D"])
     expected = stored["pred_joints2Dconfs"]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(confidence, expected, rtol=0, atol=2e-5 * scale)
     second = np.moveaxis(np.asarray(out["proxy_images"]), -1, 1)[..., ::4, ::4]
-    np.testing.assert_allclose(second, stored["proxy_rgb_sub"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(second, stored["proxy_rgb_sub"], rtol=0, atol=3e-5)
     found = out["proxy_joints_px"]
     np.testing.assert_allclose(found, stored["proxy_joints2d"], rtol=0, atol=1e-4)
     bands = np.asarray(out["proxy_images"])
