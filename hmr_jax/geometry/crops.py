@@ -97,11 +97,11 @@ def fit_box(
     Returns:
         Boxes of the crop's aspect with the same centres.
     """
-    factor = jnp.asarray(scale, box.size_px.dtype)[..., None]
     wanted = jnp.array([out_width, out_height], box.size_px.dtype)
     wanted = wanted.reshape((1,) * (box.size_px.ndim - 1) + (2,))
     unit = jnp.max(jnp.maximum(box.size_px, 1) / wanted, -1)
-    return Box(box.centre_px, factor * (unit[..., None] * wanted))
+    factor = jnp.broadcast_to(jnp.asarray(scale, unit.dtype), unit.shape)
+    return Box(box.centre_px, factor[..., None] * (unit[..., None] * wanted))
 
 
 def crop_points(
