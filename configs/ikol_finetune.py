@@ -8,6 +8,7 @@ estimation via Gauss-Newton differentiation (AAAI 2023, arXiv 2302.01058).
         --config.body.h36m_regressor=J_regressor_h36m.npy \
         --config.start.workdir=runs/ikol_pretrain
 
+The data sets are those of ``configs/ikol_pretrain.py``, whose first lines build them.
 Every number is the original's configuration IKOL_resnet34_hybrikloader_finetune: Adam
 at 1e-4, a tenth of it from epoch 50 and again from 120, 199 epochs of the largest data
 set's length, batches of 64 on one GPU, mixture .3 Human3.6M, .15 COCO, .4 MPI-INF-3DHP,
@@ -35,9 +36,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.loader = "hybrik"
     config.data.options = ConfigDict({"box_jitter": 1.0})
     config.data.sources = ConfigDict(
-        {"h36m": 0.3, "coco": 0.15, "mpi_inf_3dhp": 0.4, "pw3d": 0.15}
+        {
+            "h36m_hybrik": 0.3,
+            "coco": 0.15,
+            "mpi_inf_3dhp_hybrik": 0.4,
+            "pw3d_hybrik": 0.15,
+        }
     )
-    config.eval.source = "pw3d"
+    config.train.evaluate_every = 2000
+    config.eval.source = "pw3d_hybrik"
     config.eval.split = "test"
     config.eval.flip_test = True
     return common.finish(config, arg)

@@ -3,6 +3,10 @@
 Paper: IKOL: Inverse kinematics optimization layer for 3D human pose and shape
 estimation via Gauss-Newton differentiation (AAAI 2023, arXiv 2302.01058).
 
+    hmr-jax data build h36m_hybrik --raw=RAW/h36m --out=DATA
+    hmr-jax data build mpi_inf_3dhp_hybrik --raw=RAW/3dhp --out=DATA
+    hmr-jax data build coco --raw=RAW/coco --out=DATA --option=people=ikol
+    hmr-jax data build pw3d_hybrik --raw=RAW/3dpw --out=DATA
     hmr-jax train --config=configs/ikol_pretrain.py --workdir=runs/ikol_pretrain \
         --config.data.dir=DATA --config.body.path=SMPL_NEUTRAL.pkl \
         --config.body.h36m_regressor=J_regressor_h36m.npy \
@@ -35,9 +39,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.batch_size = 24
     config.data.loader = "mm"
     config.data.sources = ConfigDict(
-        {"h36m": 0.3, "mpi_inf_3dhp": 0.1, "coco": 0.4, "pw3d": 0.2}
+        {
+            "h36m_hybrik": 0.3,
+            "mpi_inf_3dhp_hybrik": 0.1,
+            "coco": 0.4,
+            "pw3d_hybrik": 0.2,
+        }
     )
-    config.eval.source = "pw3d"
+    config.train.evaluate_every = 5000
+    config.eval.source = "pw3d_hybrik"
     config.eval.split = "test"
     config.eval.flip_test = True
     return common.finish(config, arg)

@@ -194,7 +194,10 @@ def fingerprint(
     offsets: Mapping[str, np.ndarray],
     checksums: Mapping[str, np.ndarray],
 ) -> str:
-    """Hash of the configuration and of every record's checksum.
+    """Hash of the configuration and of every record's checksum and place.
+
+    Equal records in other shards are another data set: a place in one means nothing in
+    the other.
 
     Args:
         manifest: content of ``records.json``, with or without the fingerprint.

@@ -104,7 +104,7 @@ class RecordIterator(Iterator[Batch]):
         except tf.errors.OpError as error:
             # A damaged record is named; else the error is of another kind.
             self._lookup.check(self._step)
-            raise error
+            raise OSError(error.message) from error
         self._step += 1
         return batch
 

@@ -5,6 +5,7 @@ stand beside local ones. Writing goes to a temporary name first, so that a file 
 either whole or absent.
 """
 
+import contextlib
 import os
 import pathlib
 import uuid
@@ -53,6 +54,17 @@ def name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
+@contextlib.contextmanager
+def reported(path: str) -> Iterator[None]:
+    """Turn TensorFlow's errors about a path into an ``OSError`` that names it."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"{path}: {error.message}") from error
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or folder."""
     return _gfile().exists(path)
@@ -83,7 +95,8 @@ def walk(folder: str) -> Iterator[str]:
 
 def make_dir(path: str) -> None:
     """Make a folder and its parents where they are missing."""
-    _gfile().makedirs(path)
+    with reported(path):
+        _gfile().makedirs(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -95,16 +108,18 @@ def read_bytes(path: str) -> bytes:
 def write_bytes(path: str, data: bytes) -> None:
     """Write a file, whole or not at all; its folder must be there."""
     temporary = temporary_name(path)
-    with _gfile().GFile(temporary, "wb") as file:
-        file.write(data)
-    move(temporary, path)
+    with reported(path):
+        with _gfile().GFile(temporary, "wb") as file:
+            file.write(data)
+        move(temporary, path)
 
 
 def copy_in(local: str | os.PathLike, path: str) -> None:
     """Copy a file of this machine to a path, whole or not at all."""
     temporary = temporary_name(path)
-    _gfile().copy(os.fspath(local), temporary, overwrite=True)
-    move(temporary, path)
+    with reported(path):
+        _gfile().copy(os.fspath(local), temporary, overwrite=True)
+        move(temporary, path)
 
 
 def temporary_name(path: str) -> str:

@@ -30,8 +30,17 @@ def atomic_write(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _named(error: OSError, path: pathlib.Path) -> OSError:
+    """The same error, with the file where a full disk names none."""
+    if error.filename is not None or error.errno is None:
+        return error
+    return OSError(error.errno, error.strerror, str(path))
 
 
 @contextlib.contextmanager

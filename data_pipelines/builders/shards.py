@@ -166,7 +166,7 @@ def write(
     log = indexing.TrackLog()
     path = storage.join(folder, shard.file)
     with _local_file(folder, path) as temporary:
-        with tf.io.TFRecordWriter(temporary) as writer:
+        with storage.reported(path), tf.io.TFRecordWriter(temporary) as writer:
             found = examples_or_errors(source, shard.split, shard.keys)
             for key, record in zip(shard.keys, found, strict=True):
                 if isinstance(record, RecordError):

@@ -122,7 +122,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
         "rotate_root_label": True,
     },
 }
-_TEST_KEYS = ("normalization", "quaternion_form", "padding", "reduce_jpeg")
+TEST_KEYS = ("normalization", "quaternion_form", "padding", "reduce_jpeg")
 
 
 def ikol_options(
@@ -150,5 +150,5 @@ def ikol_options(
     if published:
         options |= _PUBLISHED[loader]
     if not train:
-        options = {k: v for k, v in options.items() if k in _TEST_KEYS}
+        options = {k: v for k, v in options.items() if k in TEST_KEYS}
     return IkolOptions(**(options | overrides))

@@ -15,6 +15,7 @@ from absl import flags, logging
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
 """Errors whose message says all; a traceback would hide it. Others are our own bugs."""
+DATA_MODULES = ("tensorflow", "tensorflow_datasets", "scipy", "h5py")
 
 
 class UsageError(ValueError):
@@ -61,15 +62,26 @@ def parse(
         from ml_collections import config_flags
 
         _let_configs_import_each_other(argv)
-        config_flags.DEFINE_config_file(
-            "config",
-            None,
-            "Config file. FILE:quicktest shrinks it for a trial run; "
-            "--config.field=value changes a field.",
-            lock_config=True,
-            flag_values=values,
-            sys_argv=[name, *argv],
-        )
+        of_run = _recorded_config(argv)
+        if of_run is not None:
+            config_flags.DEFINE_config_dict(
+                "config",
+                of_run,
+                "The run's own config; --config.field=value changes a field.",
+                lock_config=True,
+                flag_values=values,
+                sys_argv=[name, *argv],
+            )
+        else:
+            config_flags.DEFINE_config_file(
+                "config",
+                None,
+                "Config file. FILE:quicktest shrinks it for a trial run; "
+                "--config.field=value changes a field.",
+                lock_config=True,
+                flag_values=values,
+                sys_argv=[name, *argv],
+            )
     define(values)
     if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv):
         print(_help(name, doc, values))
@@ -91,6 +103,22 @@ def parse(
     if with_config:
         _check_config(values)
     return values, rest
+
+
+def _recorded_config(argv: Sequence[str]) -> Any:
+    """The config of the run in ``--workdir``, where ``--config`` names no file."""
+    given = {}
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name in ("config", "workdir"):
+            given[name] = value if equals else following
+    path = pathlib.Path(given.get("workdir", "")) / "run.json"
+    if "config" in given or "workdir" not in given or not path.is_file():
+        return None
+    import ml_collections
+
+    record = json.loads(path.read_text())
+    return ml_collections.ConfigDict(record["config"]).lock()
 
 
 def _let_configs_import_each_other(argv: Sequence[str]) -> None:
@@ -132,13 +160,8 @@ def config_of_run(values: flags.FlagValues) -> Any:
         return values.config
     if not values.workdir:
         raise UsageError("missing --config or --workdir")
-    import ml_collections
-
     path = existing(values.workdir, "--workdir") / "run.json"
-    if not path.is_file():
-        raise UsageError(f"missing --config ({path} is not there to take it from)")
-    record = json.loads(path.read_text())
-    return ml_collections.ConfigDict(record["config"]).lock()
+    raise UsageError(f"missing --config ({path} is not there to take it from)")
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
@@ -208,6 +231,8 @@ def run(name: str, main: Callable[[list[str]], int | None], argv: list[str]) -> 
         if "--debug" in argv:
             traceback.print_exc()
         message = str(error) or type(error).__name__
+        if isinstance(error, ModuleNotFoundError) and error.name in DATA_MODULES:
+            message += "; data need more packages: pip install 'hmr_jax[data]'"
         print(f"hmr-jax {name}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 

@@ -48,11 +48,23 @@ def load_body(config: Config) -> BodyModel:
             )
         if not pathlib.Path(path).is_file():
             raise FileNotFoundError(f"config.body.{field}: no such file: {path}")
-    return read(
+    body = read(
         config.body.path,
         gender=config.body.gender,
         extra_regressors={"h36m_17": config.body.h36m_regressor},
     )
+    if body.num_joints != 24:
+        raise ValueError(
+            f"config.body.path: expected a body of 24 joints, found {body.num_joints}: "
+            f"{config.body.path}"
+        )
+    rows = body.extra_joint_regressors["h36m_17"].shape[0]
+    if rows != 17:
+        raise ValueError(
+            f"config.body.h36m_regressor: expected 17 joints, found {rows}: "
+            f"{config.body.h36m_regressor}"
+        )
+    return body
 
 
 def make_task(config: Config) -> Task:
@@ -104,10 +116,6 @@ def data_dir(config: Config, workdir: str | pathlib.Path | None) -> str:
     return path
 
 
-# Options that are no augmentation: the test transform takes them over.
-_TEST_OPTIONS = ("normalization", "quaternion_form", "padding")
-
-
 def transform(config: Config, *, train: bool) -> Any:
     """What turns records into the batches of a config's system.
 
@@ -121,12 +129,12 @@ def transform(config: Config, *, train: bool) -> Any:
     Raises:
         ValueError: an option that it does not have.
     """
-    from data_pipelines.transforms import ikol
+    from data_pipelines.transforms import ikol, ikol_options
 
     chosen = {
         name: value
         for name, value in dict(config.data.options).items()
-        if train or name in _TEST_OPTIONS
+        if train or name in ikol_options.TEST_KEYS
     }
     try:
         options = ikol.ikol_options(
@@ -160,7 +168,9 @@ def train_batches(config: Config, folder: str | os.PathLike) -> Any:
     sources = dict(config.data.sources)
     if not sources:
         raise ValueError("config.data.sources: expected at least one dataset")
-    names = sorted(sources)
+    names = sorted(name for name, share in sources.items() if share > 0)
+    if not names:
+        raise ValueError("config.data.sources: expected a positive share")
     return reading.make_dataset(
         [storage.join(folder, name) for name in names],
         split=config.data.split,
@@ -323,6 +333,7 @@ def load_trained(
 
         variables = load_params(params)
         check_matches(shapes, variables, params)
+        check_finite(variables, params)
         return Trained(variables, params, None)
     if not workdir or params:
         raise ValueError("expected either a workdir or a file of parameters")
@@ -339,8 +350,32 @@ def load_trained(
         step = store.latest if step is None else step
     origin = str(folder / str(step))
     check_matches(shapes, variables, origin)
+    check_finite(variables, origin)
     logging.info("loaded %s", origin)
     return Trained(variables, origin, step)
+
+
+def check_finite(variables: Variables, origin: str) -> None:
+    """Refuse a model with NaN or infinity in it, whose answers would look fine.
+
+    Args:
+        variables: host arrays.
+        origin: names them in the error.
+
+    Raises:
+        ValueError: naming the arrays.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    bad = [
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, array in leaves
+        if not np.isfinite(np.asarray(array, np.float32)).all()
+    ]
+    if bad:
+        raise ValueError(
+            f"{origin}: expected finite numbers, found NaN or infinity in "
+            f"{', '.join(bad[:6])} ({len(bad)} of {len(leaves)} arrays)"
+        )
 
 
 def load_chosen(config: Config, values: Any) -> tuple[BodyModel, Task, Trained]:

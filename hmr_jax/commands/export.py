@@ -104,7 +104,10 @@ def main(argv: list[str]) -> int:
         _write_program(path, task, trained, body, config, metadata, include)
         print(f"wrote {path}")
         if values.verify:
-            _verify_program(path, task, trained, body, config)
+            inputs = _held_out(config, values.workdir, NUM_EXAMPLES)
+            if inputs is None:
+                inputs = _example_inputs(config.image_size_px, NUM_EXAMPLES)
+            _verify_program(path, task, trained, body, config, inputs)
     return 0
 
 
@@ -141,7 +144,7 @@ def _write_program(path, task, trained, body, config, metadata, include) -> None
     )
 
 
-def _verify_program(path, task, trained, body, config) -> None:
+def _verify_program(path, task, trained, body, config, inputs) -> None:
     import jax
     import numpy as np
 
@@ -149,34 +152,34 @@ def _verify_program(path, task, trained, body, config) -> None:
 
     program = stablehlo.load_exported(path, body=body)
     predict = jax.jit(task.predict)
-    inputs = _example_inputs(config.image_size_px, NUM_EXAMPLES)
     expected = predict(trained.variables, inputs, body)
     # A network that has hardly learnt puts joints on one another, where a rotation is
-    # undetermined and rounding decides: only what keeps still can be compared.
-    moved = np.zeros(NUM_EXAMPLES)
+    # undetermined and rounding decides: an answer may differ by as much as the model's
+    # own does when its picture changes by little more than rounding.
+    size = len(inputs["image"])
+    moved = np.zeros(size)
     for nudge in NUDGES:
         nudged = {**inputs, "image": inputs["image"] * np.float32(1.0 + nudge)}
         other = predict(trained.variables, nudged, body)
         moved = np.maximum(moved, _largest_gap(expected, other))
-    steady = moved < TOLERANCE_M
-    if not steady.any():
-        raise ValueError(
-            f"{path}: cannot be verified, the model's answers to {NUM_EXAMPLES} noise "
-            f"images change by {moved.min():g} m or more with their rounding"
-        )
-    worst = 0.0
-    for count in (1, NUM_EXAMPLES):
+    allowed = np.maximum(moved, TOLERANCE_M)
+    worst = np.zeros(size)
+    for count in (1, size):
         found = program(**{name: value[-count:] for name, value in inputs.items()})
         gap = _largest_gap({k: v[-count:] for k, v in expected.items()}, found)
-        worst = max(worst, float(np.max(gap, where=steady[-count:], initial=0.0)))
-    if not worst <= TOLERANCE_M:
+        worst[-count:] = np.maximum(worst[-count:], gap)
+    wrong = np.flatnonzero(~(worst <= allowed))
+    if wrong.size:
+        at = wrong[np.argmax(worst[wrong])]
         raise ValueError(
-            f"{path}: differs from the model by {worst:g} m, expected at most "
-            f"{TOLERANCE_M:g} m"
+            f"{path}: differs from the model by {worst[at]:g} m, expected at most "
+            f"{allowed[at]:g} m"
         )
+    steady = moved < TOLERANCE_M
     print(
-        f"verified {path}: batches of 1 and {NUM_EXAMPLES}, {steady.sum()} samples "
-        f"compared, largest difference {worst:.1e} m"
+        f"verified {path}: batches of 1 and {size}, largest difference "
+        f"{worst.max():.1e} m ({steady.sum()} of {size} samples are steady: their own "
+        f"answers change by less than {TOLERANCE_M:g} m under rounding)"
     )
 
 
@@ -189,6 +192,24 @@ def _largest_gap(ours, theirs):
         for k in ours
     ]
     return np.nan_to_num(np.concatenate(gaps, 1).max(1), nan=np.inf)
+
+
+def _held_out(config, workdir, count: int):
+    """Crops of the evaluation split, or None where the data are not at hand."""
+    import itertools
+
+    import numpy as np
+
+    from hmr_jax.commands import experiment
+
+    try:
+        folder = experiment.data_dir(config, workdir)
+        batches = experiment.eval_batches(config, folder)
+        parts = list(itertools.islice(batches, -(-count // config.eval.batch_size)))
+    except (OSError, ValueError, ImportError):
+        return None
+    names = ("image", "crop_to_image", "intrinsics_inv", "root_cam_m")
+    return {n: np.concatenate([part[n] for part in parts])[:count] for n in names}
 
 
 def _example_inputs(size_px: int, count: int):

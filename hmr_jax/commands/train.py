@@ -65,16 +65,15 @@ def main(argv: list[str]) -> int:
     tx, schedule = optimizer.from_config(
         settings, total_steps=total, steps_per_epoch=batches.steps_per_epoch
     )
-    start = experiment.start_from(config, task)
+    start = _start(config, task)
     evaluate = _evaluation(config, task, body, folder)
-    if jax.process_index() == 0:
-        records.record_run(
-            workdir,
-            config=config.to_dict(),
-            seed=config.seed,
-            data_fingerprint=batches.fingerprint,
-            allow_other_data=config.resume_with_other_data,
-        )
+    record = records.RunRecord(
+        workdir / "run.json",
+        config=config.to_dict(),
+        seed=config.seed,
+        data_fingerprint=batches.fingerprint,
+        allow_other_data=config.resume_with_other_data,
+    )
     logging.info(
         "%d steps of %d samples (%.2f epochs of %d records) on %d device(s)",
         total,
@@ -104,6 +103,7 @@ def main(argv: list[str]) -> int:
         schedule=schedule,
         start_from=start,
         evaluate=evaluate,
+        record=record,
     )
     if not result.finished:
         print(f"stopped early; the same command goes on: {workdir}", file=sys.stderr)
@@ -112,12 +112,48 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _check_best(config) -> None:
+    """Refuse a choice of the best checkpoint that no evaluation could serve."""
+    protocols = tuple(config.eval.protocols)
+    if config.eval.best_protocol not in protocols:
+        raise ValueError(
+            f"config.eval.best_protocol: expected one of eval.protocols {protocols}, "
+            f"found {config.eval.best_protocol!r}"
+        )
+    from hmr_jax.evaluation.protocols import get_protocol
+
+    protocol = get_protocol(config.eval.best_protocol)
+    metrics: tuple[str, ...]
+    metrics = ("PVE",) if protocol.joint_set == "vertices" else ("MPJPE", "PA-MPJPE")
+    if protocol.groups is not None:
+        metrics += ("PCK", "AUC")
+    if not config.eval.best_metric.startswith(metrics):
+        raise ValueError(
+            f"config.eval.best_metric: expected one of {metrics}, "
+            f"found {config.eval.best_metric!r}"
+        )
+
+
+def _start(config, task):
+    """What changes the initial variables; read only where a run begins anew."""
+    from hmr_jax.commands import experiment
+
+    if not any(config.start.values()):
+        return None
+
+    def change(variables):
+        return experiment.start_from(config, task)(variables)
+
+    return change
+
+
 def _evaluation(config, task, body, folder):
     """The periodic evaluation, or None where the config names no data for it."""
     if not config.eval.source:
         return None
     from hmr_jax.commands import experiment, scoring
 
+    _check_best(config)
     scorer = scoring.Scorer(config, task, body, folder)
 
     def evaluate(variables, step):

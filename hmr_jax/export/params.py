@@ -85,19 +85,19 @@ def save_params(
     header = {"format": _FORMAT, "version": __version__, **(metadata or {})}
     if path.suffix == ".safetensors":
         arrays = {name: np.array(a, order="C") for name, a in arrays.items()}
+        # Its own writer makes files that nobody else may read.
+        content = safetensors.numpy.save(arrays, {"hmr_jax": json.dumps(header)})
         with atomic_write(path) as temporary:
-            safetensors.numpy.save_file(
-                arrays, temporary, metadata={"hmr_jax": json.dumps(header)}
-            )
+            temporary.write_bytes(content)
         return
     # npz knows no bfloat16: its bits travel as uint16 and the header says so.
     bfloat16 = [n for n, a in arrays.items() if a.dtype == DTYPES["bfloat16"]]
     for name in bfloat16:
         arrays[name] = arrays[name].view(np.uint16)
-    content: dict[str, Any] = dict(arrays)
-    content[_METADATA] = np.array(json.dumps({**header, "bfloat16": bfloat16}))
+    entries: dict[str, Any] = dict(arrays)
+    entries[_METADATA] = np.array(json.dumps({**header, "bfloat16": bfloat16}))
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **content)
+        np.savez(file, **entries)
 
 
 def load_params(

@@ -115,7 +115,7 @@ def export_image_to_vertices(
             for name, leaf in zip(names, leaves, strict=True)
             if include_body or not name.startswith(_BODY)
         }
-        safetensors.numpy.save_file(arrays, folder / WEIGHTS)
+        (folder / WEIGHTS).write_bytes(safetensors.numpy.save(arrays))
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
 
 

@@ -67,7 +67,8 @@ def inverse_kinematics(
 
     Returns:
         Local and global rotations, the joints that forward kinematics gives with them,
-        and how the solve went.
+        and how the solve went; ``failed`` also where a twist or a leaf rotation that is
+        looked at is not finite.
 
     Raises:
         ValueError: if shapes and ``parents`` disagree.
@@ -102,12 +103,30 @@ def inverse_kinematics(
     above = ops.take(jnp.concatenate([frames, identity]), layout.parent_slot)
     fixed = (usable > 0) | jnp.asarray(ops.mask(layout.multi_edge, 3))
     bones = jnp.where(fixed, bones, ops.matvec(above, problem.rest))
+    info = problem.info(stats)
+    usable_turns = _finite_turns(parents, twist_cos_sin, leaf_rotmats)
+    info = info._replace(
+        converged=info.converged & usable_turns, failed=info.failed | ~usable_turns
+    )
     return IkResult(
         local_rotmats=_rotmats_out(problem, ops.matmul_at(above, frames)),
         global_rotmats=_rotmats_out(problem, frames),
         joints_m=problem.joints_out(ops.combine(layout.ancestors, bones)),
-        info=problem.info(stats),
+        info=info,
     )
+
+
+def _finite_turns(parents, twist_cos_sin, leaf_rotmats) -> Array:
+    """Whether the twists and leaf rotations that are looked at are finite."""
+    finite = jnp.array(True)
+    children = np.bincount([p for p in parents if p >= 0], minlength=len(parents))
+    if twist_cos_sin is not None:
+        looked_at = np.flatnonzero(children[1:] == 1)
+        twists = twist_cos_sin[..., looked_at, :]
+        finite = finite & jnp.all(jnp.isfinite(twists), axis=(-1, -2))
+    if leaf_rotmats is not None:
+        finite = finite & jnp.all(jnp.isfinite(leaf_rotmats), axis=(-1, -2, -3))
+    return finite
 
 
 def ik_layer(

@@ -55,7 +55,8 @@ def fit_bones(
     Returns:
         Joints with the root at the origin, metres, and how the solve went. Its cost is
         in metres^2 and its gradient in metres^2 per radian. ``failed`` marks elements
-        with a positive weight on a target that is not finite, or not converged.
+        with a weight that is negative or NaN, a positive weight on a target that is not
+        finite, or a skeleton that is not.
 
     Raises:
         ValueError: if shapes and ``parents`` disagree.
@@ -143,6 +144,7 @@ def make_problem(
     is_root = jnp.arange(count) == 0
     bad = jnp.any(~present & (weights > 0) & ~is_root[None], axis=-1)
     bad = bad | ~jnp.all(jnp.isfinite(rest_joints), axis=(-1, -2))
+    bad = bad | ~jnp.all((weights >= 0) | is_root[None], axis=-1)  # or NaN
     targets = jnp.where(present[..., None], targets, 0)
     weights = jnp.where(present & (weights > 0) & ~is_root[None], weights, 0)
     parent_of = jnp.asarray([max(p, 0) for p in parents])

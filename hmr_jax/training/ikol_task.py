@@ -12,6 +12,8 @@ from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.losses.ikol import heatmap_loss, ikol_losses
 from hmr_jax.models import ikol
+from hmr_jax.nn.resnet import VARIANTS
+from hmr_jax.solvers.ik_layer import SCHEMES
 from hmr_jax.solvers.ikol_published import EVAL_AUTOGRAD, TRAIN
 from hmr_jax.training.parallel import AXIS_NAME
 from hmr_jax.training.task import Batch, Task, Variables
@@ -32,7 +34,17 @@ def make_model(config: Any) -> ikol.IkolNet:
     sync = values.pop("sync_batch_norm")
     values["deconv_channels"] = tuple(values["deconv_channels"])
     values["mean_betas"] = tuple(values["mean_betas"]) or None
+    if values["dtype"] not in ("float32", "bfloat16"):
+        raise ValueError(
+            "config.model.dtype: expected float32 or bfloat16, "
+            f"found {values['dtype']!r}"
+        )
     values["dtype"] = jnp.dtype(values["dtype"])
+    if values["depth"] not in VARIANTS:
+        raise ValueError(
+            f"config.model.depth: expected one of {list(VARIANTS)}, "
+            f"found {values['depth']}"
+        )
     return ikol.IkolNet(axis_name=AXIS_NAME if sync else None, **values)
 
 
@@ -45,6 +57,11 @@ def make_task(config: Any) -> Task:
     Returns:
         The task. ``predict`` gives what the evaluator scores, in metres.
     """
+    if config["ik"]["scheme"] not in SCHEMES:
+        raise ValueError(
+            f"config.ik.scheme: expected one of {SCHEMES}, "
+            f"found {config['ik']['scheme']!r}"
+        )
     model = make_model(config)
     weights = {
         name: float(weight)

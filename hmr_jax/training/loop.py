@@ -85,6 +85,7 @@ def train(
     schedule: Callable[[Any], Any] | None = None,
     start_from: Callable[[Variables], Variables] | None = None,
     evaluate: Callable[[Variables, int], Mapping[str, float]] | None = None,
+    record: records.RunRecord | None = None,
 ) -> Result:
     """Train from the latest checkpoint in ``workdir``, or from the start.
 
@@ -101,6 +102,8 @@ def train(
         start_from: changes the initial variables, for example to pretrained ones; a
             resumed run does not call it.
         evaluate: ``evaluate(variables, step)`` gives metrics by name.
+        record: checked where a run is resumed; written after the first step, so that a
+            start that fails leaves the record of the run as it was.
 
     Returns:
         The final state and whether the run reached its end.
@@ -123,6 +126,8 @@ def train(
         state, first = _initial_state(
             task, iterator, tx, options.seed, checkpoints, start_from
         )
+        if record is not None and first > 0:
+            record.check()
         if first >= options.num_steps:
             logging.info("%s: already trained for %d steps", workdir, first)
             return Result(parallel.place(state), True, None)
@@ -132,6 +137,7 @@ def train(
                 task, iterator, state, first,
                 tx=tx, options=options, assets=assets, schedule=schedule,
                 checkpoints=checkpoints, writer=writer, evaluate=evaluate,
+                record=record if main else None,
             )  # fmt: skip
     if main:
         records.plot_curves(workdir / "log.jsonl", workdir / "loss_curve.png")
@@ -159,7 +165,7 @@ def _initial_state(task, iterator, tx, seed, checkpoints, start_from):
 
 def _run(
     task, iterator, state, first, *,
-    tx, options, assets, schedule, checkpoints, writer, evaluate,
+    tx, options, assets, schedule, checkpoints, writer, evaluate, record,
 ) -> Result:  # fmt: skip
     step_fn = parallel.map_step(
         functools.partial(
@@ -184,6 +190,8 @@ def _run(
         for number in range(first + 1, options.num_steps + 1):
             batch, position = next(batches)
             state, step_metrics = step_fn(state, batch, key, assets)
+            if number == first + 1 and record is not None:
+                record.write()
             window.add(number, step_metrics, _batch_size(batch))
             bar.update()
             last = number == options.num_steps
@@ -200,7 +208,7 @@ def _run(
             with window.paused():
                 metrics = None
                 if evaluating:
-                    metrics = dict(evaluate(state.variables, number))
+                    metrics = _evaluated(evaluate, state, number, checkpoints, position)
                     writer.write_scalars(
                         number, {f"eval/{name}": v for name, v in metrics.items()}
                     )
@@ -210,6 +218,15 @@ def _run(
                 logging.warning("stopped by a signal after step %d; saved", number)
                 return Result(state, False, metrics)
     return Result(state, True, metrics)
+
+
+def _evaluated(evaluate, state, number, checkpoints, position) -> dict[str, float]:
+    """The metrics; where the evaluation fails, the state is saved first."""
+    try:
+        return dict(evaluate(state.variables, number))
+    except Exception:
+        checkpoints.save(state, extra={"iterator": position}, metrics=None)
+        raise
 
 
 def _every(number: int, interval: int) -> bool:

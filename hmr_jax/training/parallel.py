@@ -141,9 +141,14 @@ def start_processes(
         process_id: this process's number, from 0.
 
     Raises:
-        ValueError: a coordinator without the two numbers.
+        ValueError: a coordinator without the two numbers, or they without it.
     """
     if not coordinator:
+        if num_processes is not None or process_id is not None:
+            raise ValueError(
+                "coordinator: expected host:port beside the number of processes and "
+                "this process's id, found none"
+            )
         return
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -1,5 +1,6 @@
 """What a run leaves beside its checkpoints: settings, versions, data, loss curve."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -45,47 +46,57 @@ def read_json(path: str | os.PathLike) -> Any:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def record_run(
-    workdir: str | os.PathLike,
-    *,
-    config: Mapping[str, Any],
-    seed: int,
-    data_fingerprint: str,
-    allow_other_data: bool = False,
-) -> None:
-    """Write ``run.json``, or compare with the one a resumed run finds.
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What ``run.json`` says of a run.
 
-    Args:
-        workdir: the run's folder.
+    Attributes:
+        path: the file.
         config: all settings, JSON values.
         seed: of every random stream.
         data_fingerprint: identifies the training data.
         allow_other_data: resume though seed or data differ from the first start.
-
-    Raises:
-        ValueError: seed or data differ and ``allow_other_data`` is False.
     """
-    path = pathlib.Path(workdir) / "run.json"
-    record = {
-        "config": json.loads(json.dumps(config, default=str)),
-        "seed": seed,
-        "data_fingerprint": data_fingerprint,
-        "versions": package_versions(),
-        "devices": [device.device_kind for device in jax.devices()],
-    }
-    before = read_json(path)
-    if before is not None:
+
+    path: str | os.PathLike
+    config: Mapping[str, Any]
+    seed: int
+    data_fingerprint: str
+    allow_other_data: bool = False
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "config": json.loads(json.dumps(self.config, default=str)),
+            "seed": self.seed,
+            "data_fingerprint": self.data_fingerprint,
+            "versions": package_versions(),
+            "devices": [device.device_kind for device in jax.devices()],
+        }
+
+    def check(self) -> None:
+        """Compare with the file of the run that is resumed; writes nothing.
+
+        Raises:
+            ValueError: seed or data differ and ``allow_other_data`` is False.
+        """
+        before, record = read_json(self.path), self._content()
+        if before is None:
+            return
         for name in ("seed", "data_fingerprint"):
-            if before.get(name) != record[name] and not allow_other_data:
+            if before.get(name) != record[name] and not self.allow_other_data:
                 raise ValueError(
-                    f"{path}: this run was started with {name} {before.get(name)!r}, "
-                    f"found {record[name]!r} now; use another workdir, or set "
-                    "resume_with_other_data=True to go on from its checkpoint"
+                    f"{self.path}: this run was started with {name} "
+                    f"{before.get(name)!r}, found {record[name]!r} now; use another "
+                    "workdir, or set resume_with_other_data=True to go on from its "
+                    "checkpoint"
                 )
         for name in ("config", "versions", "devices"):
             for line in differences(before.get(name), record[name], name):
                 logging.warning("resuming with a change: %s", line)
-    write_json(path, record)
+
+    def write(self) -> None:
+        """Write the file."""
+        write_json(self.path, self._content())
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -74,15 +74,22 @@ def test_curves_are_drawn(tmp_path):
 
 
 def test_run_record_guards_seed_and_data(tmp_path, caplog):
-    arguments = {"config": {"a": {"b": 1}}, "seed": 1, "data_fingerprint": "x"}
-    records.record_run(tmp_path, **arguments)
-    assert records.read_json(tmp_path / "run.json")["versions"]["jax"]
-    records.record_run(tmp_path, **{**arguments, "config": {"a": {"b": 2}}})
+    def record(**changes):
+        values = {"config": {"a": {"b": 1}}, "seed": 1, "data_fingerprint": "x"}
+        return records.RunRecord(tmp_path / "run.json", **(values | changes))
+
+    record().check()
+    assert not list(tmp_path.iterdir())
+    record().write()
+    before = records.read_json(tmp_path / "run.json")
+    assert before["versions"]["jax"]
+    record(config={"a": {"b": 2}}).check()
     with pytest.raises(ValueError, match="data_fingerprint 'x', found 'y' now"):
-        records.record_run(tmp_path, **{**arguments, "data_fingerprint": "y"})
+        record(data_fingerprint="y").check()
     with pytest.raises(ValueError, match="seed 1, found 2 now"):
-        records.record_run(tmp_path, **{**arguments, "seed": 2})
-    records.record_run(tmp_path, **{**arguments, "seed": 2}, allow_other_data=True)
+        record(seed=2).check()
+    record(seed=2, allow_other_data=True).check()
+    assert records.read_json(tmp_path / "run.json") == before
 
 
 def test_differences_are_named():
