@@ -23,8 +23,8 @@ quickstart: $(VENV)/.base
 	$(HMR) doctor
 	$(HMR) data build synthetic --config=configs/quickstart.py --out=$(RUN)/data
 	$(HMR) train --config=configs/quickstart.py --workdir=$(RUN)
-	$(HMR) eval --config=configs/quickstart.py --workdir=$(RUN) --baselines
-	$(HMR) export --config=configs/quickstart.py --workdir=$(RUN) --out=$(RUN)/export --verify
+	$(HMR) eval --workdir=$(RUN) --baselines
+	$(HMR) export --workdir=$(RUN) --out=$(RUN)/export --verify
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2

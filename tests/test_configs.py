@@ -58,6 +58,14 @@ def test_builds_locked_and_as_json(name, arg):
         config.optimizer.learnig_rate = 1.0
     json.dumps(config.to_dict())
     assert abs(sum(config.data.sources.values()) - 1.0) < 1e-9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_source_can_be_built(name):
+    catalog = pytest.importorskip("data_pipelines.builders.catalog").CATALOG
+    config, _ = load(name)
+    for source in [*config.data.sources, config.eval.source]:
+        assert source == "synthetic" or source in catalog
     assert config.image_size_px % 32 == 0
 
 

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -213,8 +212,3 @@ def _check_template(arrays, template, path) -> None:
     ]
     if problems:
         raise ValueError(f"parameters {path}: " + "; ".join(problems))
-
-
-def to_device(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The same variables as JAX arrays on the default device."""
-    return jax.tree.map(jnp.asarray, dict(variables))

@@ -14,18 +14,6 @@ from hmr_jax.geometry import alignment, safe
 Alignment = Literal["none", "scale", "procrustes"]
 
 
-def root_relative(
-    joints_m: Float[Array, "*batch joints 3"], root: int
-) -> Float[Array, "*batch joints 3"]:
-    """Subtract one joint from all.
-
-    Args:
-        joints_m: joints in metres, any frame.
-        root: index of the joint that becomes the origin.
-    """
-    return joints_m - joints_m[..., root : root + 1, :]
-
-
 def joint_errors(
     predicted_m: Float[Array, "*batch joints 3"],
     target_m: Float[Array, "*batch joints 3"],

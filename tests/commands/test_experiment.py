@@ -75,3 +75,21 @@ def test_start_from_parameters(tmp_path):
 def test_flat_metrics_leave_out_parts():
     values = {"smpl_24": {"MPJPE": 80.0, "x": 30.0, "PCK/Head": 90.0}}
     assert experiment.flat_metrics(values) == {"smpl_24/MPJPE": 80.0}
+
+
+def test_a_model_with_nan_is_refused():
+    good = {"params": {"a": {"kernel": np.ones(3), "bias": np.zeros(2)}}}
+    experiment.check_finite(good, "file.npz")
+    good["params"]["a"]["bias"][1] = np.nan
+    message = r"file.npz: .* params.a.bias \(1 of 2 arrays"
+    with pytest.raises(ValueError, match=message):
+        experiment.check_finite(good, "file.npz")
+
+
+def test_sources_without_a_share_are_refused():
+    pytest.importorskip("tensorflow")
+    made = config()
+    with made.unlocked():
+        made.data.sources = {"a": 0.0}
+    with pytest.raises(ValueError, match="data.sources: expected a positive share"):
+        experiment.train_batches(made, "nowhere")

@@ -172,3 +172,19 @@ def test_wrong_arguments_are_named():
         inverse_kinematics(*zeros[:2], jnp.zeros((24, 2)))
     with pytest.raises(ValueError, match=r"leaf_rotmats must end in \(5, 3, 3\)"):
         inverse_kinematics(*zeros[:3], jnp.zeros((4, 3, 3)))
+
+
+def test_bad_weights_and_twists_are_reported_as_failed():
+    rest = jnp.asarray(cases.rest_skeleton(cases.BODY), jnp.float32)
+    targets = cases.noisy_targets(cases.BODY, np.asarray(rest), 5, 0.0)
+    weights, twists = np.ones((5, 24), np.float32), np.ones((5, 23, 2), np.float32)
+    weights[1, 4], weights[2, 4] = -1.0, np.nan
+    twists[3, 0] = np.nan
+    twists[4, 9] = np.nan  # of a leaf: not looked at
+    pose = jax.jit(lambda t, c, w: inverse_kinematics(t, rest, c, weights=w))(
+        jnp.asarray(targets, jnp.float32), jnp.asarray(twists), jnp.asarray(weights)
+    )
+    expected = [False, True, True, True, False]
+    np.testing.assert_array_equal(pose.info.failed, expected)
+    np.testing.assert_array_equal(pose.info.converged, np.logical_not(expected))
+    assert np.isfinite(pose.local_rotmats).all()
