@@ -139,6 +139,31 @@ def test_factors_give_the_parameters_and_the_modes(stored, modern):
     np.testing.assert_allclose(mode, stored["mode"], rtol=0, atol=1e-5)
 
 
+def test_every_joint_from_its_stored_ancestors(stored, variables):
+    """The converted heads in plain numpy: no joint inherits another's signs."""
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
+
+    def dense(x, layer):
+        return x @ layer["kernel"] + layer["bias"]
+
+    def elu(x):
+        return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+    features = stored["features"].astype(np.float64)
+    shape = dense(elu(dense(features, params["fc1"])), params["fc_shape"])
+    known = [features, shape, stored["glob6d"], stored["cam"]]
+    embedding = elu(dense(np.concatenate(known, -1), params["fc_embed"]))
+    for joint, chain in enumerate(hierprob.ancestors(hierprob.BODY_PARENTS)):
+        above = [
+            stored[name][:, list(chain)].reshape(2, -1)
+            for name in ("U_proper", "S_proper", "mode")
+        ]
+        head = params["pose"][f"joint_{joint}"]
+        entries = dense(np.concatenate([embedding, *above], -1), head["hidden"])
+        found = dense(elu(entries), head["out"]).reshape(2, 3, 3) + np.eye(3)
+        np.testing.assert_allclose(found, stored["F"][:, joint], rtol=0, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def body(recipe, inputs):
     arrays = recipe.smpl_like(SEED)
