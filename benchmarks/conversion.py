@@ -1,7 +1,9 @@
 """Conversion to records: memory and rate by size of the dataset, and kills survived.
 
-A made-up dataset of tiny images is converted at several sizes, each in a process of its
-own whose memory is watched together with that of its workers. Then a conversion is
+Made-up datasets of tiny images are converted at several sizes, each in a process of its
+own whose memory is watched together with that of its workers: records out of nothing
+(``made_up``), which shows what the conversion itself holds, and annotations in COCO's
+layout (``coco``), which a builder must have read as a whole. Then a conversion is
 killed (SIGKILL) again and again and started anew until it is done, and its records are
 compared with those of an undisturbed one.
 
@@ -11,6 +13,7 @@ compared with those of an undisturbed one.
 
 import functools
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -31,10 +34,12 @@ import numpy as np  # noqa: E402
 
 from data_pipelines import records, schema, storage  # noqa: E402
 from data_pipelines.builders import base  # noqa: E402
+from data_pipelines.builders.coco import Coco  # noqa: E402
 from data_pipelines.builders.source import RecordSource  # noqa: E402
 from hmr_jax.files import atomic_write  # noqa: E402
 
 _SIZES = flags.DEFINE_list("sizes", ["1000", "10000", "100000"], "Numbers of records.")
+_LAYOUTS = flags.DEFINE_list("layouts", ["made_up", "coco"], "Kinds of datasets.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "2"], "Numbers of worker processes.")
 _KILLS = flags.DEFINE_integer("kills", 4, "How often a conversion is killed.")
 _KILLED_SIZE = flags.DEFINE_integer("killed_size", 10000, "Records of that one.")
@@ -96,6 +101,47 @@ class MadeUp(RecordSource):
         }
 
 
+def write_coco(folder: str, count: int) -> None:
+    """People of 17 keypoints in COCO's layout, ten in each of a hundred pictures."""
+    from PIL import Image
+
+    root = pathlib.Path(folder)
+    (root / "annotations").mkdir(parents=True)
+    (root / "train2017").mkdir()
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(100):
+        name = f"{number:012d}.jpg"
+        pixels = rng.integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(root / "train2017" / name)
+        images.append({"id": number, "file_name": name, "width": 64, "height": 64})
+    people = []
+    for number in range(count):
+        keypoints = rng.integers(5, 60, (17, 3))
+        keypoints[:, 2] = 2
+        people.append(
+            {
+                "id": number,
+                "image_id": number % 100,
+                "category_id": 1,
+                "iscrowd": 0,
+                "area": 400.0,
+                "num_keypoints": 17,
+                "bbox": [5.0, 5.0, 55.0, 55.0],
+                "keypoints": keypoints.ravel().tolist(),
+                # The polygon, of which the released files hold megabytes.
+                "segmentation": [rng.uniform(0, 64, 40).round(2).tolist()],
+            }
+        )
+    content = {
+        "images": images,
+        "annotations": people,
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    text = json.dumps(content)
+    (root / "annotations" / "person_keypoints_train2017.json").write_text(text)
+
+
 def _status(pid: int, name: str) -> int:
     """A number of bytes from a process's status file; 0 where it is gone."""
     try:
@@ -148,17 +194,19 @@ class Memory(threading.Thread):
         self.join()
 
 
-def convert(folder: str, count: int, workers: int) -> None:
-    """Convert the made-up dataset; runs in a child process."""
-    factory = functools.partial(MadeUp, count)
+def convert(folder: str, count: int, workers: int, raw: str) -> None:
+    """Convert a dataset; runs in a child process."""
+    factory: functools.partial[RecordSource] = functools.partial(MadeUp, count)
+    if raw:
+        factory = functools.partial(Coco, raw)
     started = time.monotonic()
     base.build(factory, folder, num_workers=workers, progress=False)
     print(json.dumps({"seconds": time.monotonic() - started}))
 
 
-def start(folder: str, count: int, workers: int) -> subprocess.Popen:
+def start(folder: str, count: int, workers: int, raw: str = "") -> subprocess.Popen:
     """A child process that converts."""
-    words = f"--convert={folder},{count},{workers}"
+    words = f"--convert={folder},{count},{workers},{raw}"
     command = [sys.executable, __file__, words]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
     return subprocess.Popen(
@@ -169,10 +217,12 @@ def start(folder: str, count: int, workers: int) -> subprocess.Popen:
     )
 
 
-def measure(count: int, workers: int) -> dict:
+def measure(count: int, workers: int, layout: str) -> dict:
     """Memory and rate of one conversion."""
-    with tempfile.TemporaryDirectory() as folder:
-        child = start(folder, count, workers)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as raw:
+        if layout == "coco":
+            write_coco(raw, count)
+        child = start(folder, count, workers, raw if layout == "coco" else "")
         memory = Memory(child.pid)
         memory.start()
         out, _ = child.communicate()
@@ -186,6 +236,7 @@ def measure(count: int, workers: int) -> dict:
     if found != count:
         raise RuntimeError(f"expected {count} records, found {found}")
     return {
+        "layout": layout,
         "records": count,
         "workers": workers,
         "seconds": round(seconds, 2),
@@ -259,11 +310,12 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     if _CONVERT.value:
-        folder, count, workers = _CONVERT.value
-        convert(folder, int(count), int(workers))
+        folder, count, workers, raw = _CONVERT.value
+        convert(folder, int(count), int(workers), raw)
         return
     report = {
         "command": f"python benchmarks/conversion.py --sizes={','.join(_SIZES.value)} "
+        f"--layouts={','.join(_LAYOUTS.value)} "
         f"--workers={','.join(_WORKERS.value)} --kills={_KILLS.value} "
         f"--killed_size={_KILLED_SIZE.value}",
         "device": f"{_cpu()}, {os.cpu_count()} cores",
@@ -273,17 +325,17 @@ def main(argv: list[str]) -> None:
         "killed": [],
     }
     print(f"{report['device']}; load {report['load_average_at_start']:.1f}")
-    for workers in map(int, _WORKERS.value):
-        for count in map(int, _SIZES.value):
-            row = measure(count, workers)
-            report["conversions"].append(row)
-            print(
-                f"{count:7d} records, {workers} workers: peak "
-                f"{row['peak_rss_mb_all_processes']:7.1f} MB in all processes, "
-                f"{row['peak_rss_mb_one_process']:6.1f} MB in one; "
-                f"{row['records_per_second']:7.1f} records/s",
-                flush=True,
-            )
+    cases = itertools.product(_LAYOUTS.value, _WORKERS.value, _SIZES.value)
+    for layout, workers, count in cases:
+        row = measure(int(count), int(workers), layout)
+        report["conversions"].append(row)
+        print(
+            f"{layout}: {count:>7} records, {workers} workers: peak "
+            f"{row['peak_rss_mb_all_processes']:7.1f} MB in all processes, "
+            f"{row['peak_rss_mb_one_process']:6.1f} MB in one; "
+            f"{row['records_per_second']:7.1f} records/s",
+            flush=True,
+        )
     for workers in map(int, _WORKERS.value):
         row = survive(_KILLED_SIZE.value, _KILLS.value, workers)
         report["killed"].append(row)

@@ -169,7 +169,7 @@ def draw_directions(
         Directions [4, groups, num]; whether a group is complete [groups]; the share
         of the first round's proposals that was accepted [groups].
     """
-    groups, count = len(exponents), proposals_for(num)
+    groups, count = exponents.shape[0], proposals_for(num)
     valid = jnp.isfinite(jnp.sum(exponents, -1) + b)
     inverse = 1 / (1 + 2 * exponents / b[:, None])
     column = [x[:, None] for x in jnp.moveaxis(inverse, -1, 0)]

@@ -39,7 +39,8 @@ def main():
     parser.add_argument("--coordinator")
     parser.add_argument("--process", type=int)
     args = parser.parse_args()
-    parallel.start_processes(args.coordinator, 2, args.process)
+    if args.coordinator:
+        parallel.start_processes(args.coordinator, 2, args.process)
     index, count = jax.process_index(), jax.process_count()
     result = loop.train(
         fakes.make_task(dropout=args.dropout),
