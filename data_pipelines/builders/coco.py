@@ -150,7 +150,8 @@ class Coco(indexed.IndexedSource):
     def _image(self, split: str, image: dict) -> Record:
         name = f"{split}{self._year}"
         folder = indexed.folder_of(self, name, f"images/{name}")
-        return self.read_image(raw.join(folder, image["file_name"]))
+        path = raw.join(folder, image["file_name"])
+        return indexed.same_size(self, self.read_image(path), image, path)
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one picture."""

@@ -211,8 +211,9 @@ class FreiHand(indexed.IndexedSource):
         label, where = content[index], f"{self.path('data', name)}: {index}"
         self.require(where, label, ("cam_param",))
         camera = raw.pinhole(label["cam_param"]["focal"], label["cam_param"]["princpt"])
+        path = self.path("data", image["file_name"])
         record = {
-            **self.read_image(self.path("data", image["file_name"])),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": split,
             "frame_id": int(image["db_idx"]),
             "intrinsics": camera,

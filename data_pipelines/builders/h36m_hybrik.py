@@ -99,8 +99,9 @@ class H36mHybrik(indexed.IndexedSource):
         depth = np.where(joints[:, 3] > 0, joints[:, 2], 1.0)
         before = np.concatenate([joints[:, :2], depth[:, None]], axis=-1)
         pixels = rigid.project(intrinsics, before) * joints[:, 3:]
+        path = self.path("images", image["file_name"])
         record = {
-            **self.read_image(self.path("images", image["file_name"])),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": key.rpartition("/")[0] or key.rpartition("_")[0],
             "frame_id": int(image.get("frame_idx", indexed.frame_number(key))),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),

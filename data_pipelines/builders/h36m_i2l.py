@@ -189,8 +189,9 @@ class H36mI2l(indexed.IndexedSource):
         joints_m = indexed.numbers(self, where, joints, (17, 3)) / 1000
         joints_m = rigid.transform(extrinsics, joints_m)
         joints_cam = raw.with_validity(joints_m)
+        path = self.path("images", image["file_name"])
         record = {
-            **self.read_image(self.path("images", image["file_name"])),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": key.rpartition("/")[0],
             "frame_id": image["frame_idx"],
             "bbox_xywh_px": box,

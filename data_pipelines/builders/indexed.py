@@ -83,6 +83,31 @@ class IndexedSource(RawSource):
         return with_flags({"sample_id": str(key), **record})
 
 
+def same_size(
+    source: RawSource, record: Record, image: Mapping[str, Any], where: str
+) -> Record:
+    """The fields of a picture that is as large as its annotation says.
+
+    Args:
+        source: names the dataset in the error.
+        record: holds ``image_width`` and ``image_height`` as read.
+        image: the annotation's ``width`` and ``height``.
+        where: the picture's file.
+
+    Returns:
+        ``record``.
+
+    Raises:
+        RecordError: another size.
+    """
+    found = record["image_width"], record["image_height"]
+    expected = image["width"], image["height"]
+    if found != expected:
+        wanted = "{} x {} pixels as annotated".format(*expected)
+        raise source.wrong(where, wanted, "{} x {}".format(*found))
+    return record
+
+
 _FLAG_OF = {
     "has_smpl": "pose_aa",
     "has_keypoints": "keypoints_px",

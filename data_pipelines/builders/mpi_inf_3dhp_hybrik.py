@@ -87,8 +87,9 @@ class MpiInf3dhpHybrik(indexed.IndexedSource):
                 )
                 for p in (joints, pixels)
             )
+        path = self.path(folder, image["file_name"])
         return {
-            **self.read_image(self.path(folder, image["file_name"])),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": key.rpartition("/")[0] or key.rpartition("_")[0],
             "frame_id": indexed.frame_number(key),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),

@@ -97,8 +97,9 @@ class Muco3dhp(indexed.IndexedSource):
         joints = indexed.numbers(
             self, f"{where}: keypoints_cam", annotation["keypoints_cam"], (21, 3)
         )
+        path = self.path("data", image["file_name"])
         record = {
-            **self.read_image(self.path("data", image["file_name"])),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": image["file_name"].rpartition("/")[0],
             "frame_id": int(image["id"]),
             "person_id": number,

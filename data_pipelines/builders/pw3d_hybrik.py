@@ -80,7 +80,7 @@ class Pw3dHybrik(indexed.IndexedSource):
         path = self.path("imageFiles", image["sequence"], image["file_name"])
         fit = {"trans": np.zeros(3)} | fit
         record = {
-            **self.read_image(path),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": image["sequence"],
             "frame_id": indexed.frame_number(image["file_name"]),
             "person_id": int(annotation.get("person_id", 0)),

@@ -99,7 +99,7 @@ class Pw3dI2l(indexed.IndexedSource):
         stem = image["file_name"].rpartition(".")[0]
         frame = image.get("frame_idx", stem.rpartition("_")[2])
         record = {
-            **self.read_image(path),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": image["sequence"],
             "frame_id": int(frame),
             "person_id": int(annotation.get("person_id", 0)),

@@ -8,6 +8,7 @@ import collections
 import functools
 import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -107,8 +108,9 @@ class RawSource(RecordSource):
             ValueError,
             OSError,
             EOFError,
-            KeyError,
+            LookupError,
             TypeError,
+            struct.error,
             NotImplementedError,
             zipfile.BadZipFile,
             zlib.error,
@@ -158,9 +160,12 @@ class RawSource(RecordSource):
         import scipy.io
 
         def parse(data: bytes) -> dict[str, Any]:
-            return scipy.io.loadmat(
-                io.BytesIO(data), squeeze_me=True, struct_as_record=False
-            )
+            try:
+                return scipy.io.loadmat(
+                    io.BytesIO(data), squeeze_me=True, struct_as_record=False
+                )
+            except scipy.io.matlab.MatReadError as error:
+                raise ValueError(error) from error
 
         content = self._parse(path, "a MATLAB file (version 5 to 7)", parse)
         self.require(path, content, names)
@@ -225,7 +230,7 @@ class RawSource(RecordSource):
                 image.load()
                 if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L"):
                     buffer = io.BytesIO()
-                    image.convert("RGB").save(buffer, "PNG")
+                    _of_8_bits(image).convert("RGB").save(buffer, "PNG")
                     data = buffer.getvalue()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
             text = str(self.wrong(where, "an image", f"{len(data)} bytes ({e})"))
@@ -246,6 +251,16 @@ class RawSource(RecordSource):
                     str(self.wrong(path, "an image", error))
                 ) from error
         return self._sizes[path]
+
+
+def _of_8_bits(image: Any) -> Any:
+    """A PIL image; one of 16 bits scaled, where conversion would clip it to white."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    scaled = np.rint(np.asarray(image, np.float64) / 257)
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
 def _gfile():
