@@ -36,6 +36,7 @@ def base() -> ConfigDict:
             "dtype": "float32",  # or bfloat16, for the convolutions
             "sync_batch_norm": True,  # over devices
             "freeze_batch_norm": False,
+            "unbiased": False,  # running variances as PyTorch's
         }
     )
     # 'newton' converges; 'published' is the paper's five damped steps; also
@@ -165,6 +166,7 @@ def as_published(config: ConfigDict) -> None:
     config.losses.align_quaternion_signs = False
     config.data.published_labels = True
     config.model.sync_batch_norm = False
+    config.model.unbiased = True
 
 
 def quicktest(config: ConfigDict) -> None:
