@@ -14,6 +14,7 @@ from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment
 from hmr_jax.evaluation.evaluator import Report, evaluate
+from hmr_jax.evaluation.labels import sample_labels
 from hmr_jax.evaluation.protocols import get_protocol
 from hmr_jax.geometry import rotations
 from hmr_jax.training import ikol_task, parallel
@@ -55,6 +56,7 @@ class Scorer:
         self._assets = parallel.place(body)
         self._batches = experiment.eval_batches(config, folder)
         self._start = self._batches.state()
+        self._labels = _Labels(config, folder)
 
     def batches(self) -> Iterator[Batch]:
         """One pass over the evaluation samples, from the start."""
@@ -83,7 +85,50 @@ class Scorer:
 
     def score(self, predict: Callable[[Batch], Mapping[str, Any]]) -> Report:
         """Score any predictor of batches."""
-        return evaluate(predict, self.batches(), self._protocols)
+        return evaluate(
+            predict,
+            self.batches(),
+            self._protocols,
+            labels_fn=self._labels,
+            names_fn=lambda batch: self._batches.sample_ids(batch["sample_index"]),
+        )
+
+
+class _Labels:
+    """What the names of a batch's records say, by which protocols report groups.
+
+    Records are read a second time for it, once each for any number of evaluations.
+    """
+
+    def __init__(self, config: Any, folder: str | os.PathLike):
+        from data_pipelines import records, storage
+
+        path = storage.join(folder, config.eval.source)
+        self._directory = records.open_directory(path)
+        self._split = self._directory.split(config.eval.split)
+        self._found: dict[int, dict[str, str]] = {}
+
+    def __call__(self, batch: Batch) -> dict[str, list[str]]:
+        """Label name to the label of each sample, empty where it is not known."""
+        places = np.asarray(batch["sample_index"]).tolist()
+        self._read(sorted(set(places) - set(self._found)))
+        found = [self._found[place] for place in places]
+        names = sorted(set().union(*found))
+        return {name: [labels.get(name, "") for labels in found] for name in names}
+
+    def _read(self, places: list[int]) -> None:
+        from data_pipelines import records, schema
+
+        if not places:
+            return
+        serialized = records.read_serialized(self._split, places)
+        for place, data in zip(places, serialized, strict=True):
+            record = schema.decode(data, self._directory.spec)
+            self._found[place] = sample_labels(
+                record["sample_id"],
+                record["sequence_id"],
+                int(record.get("activity_id", 0)),
+            )
 
 
 def mean_pose_predictor(

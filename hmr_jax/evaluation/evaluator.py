@@ -1,11 +1,11 @@
-"""Runs protocols over batches, and prints what they found."""
+"""Runs protocols over batches, and counts what they find."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from hmr_jax.evaluation.protocols import (
     Protocol,
@@ -13,60 +13,28 @@ from hmr_jax.evaluation.protocols import (
     get_protocol,
     sample_errors,
 )
+from hmr_jax.evaluation.report import Groups, Report, format_table, mean_over_groups
 from hmr_jax.metrics.accumulate import Mean, merge_all
 
+__all__ = ["Report", "batch_targets", "evaluate", "format_table", "mean_over_groups"]
+
 Batch = Mapping[str, Any]
+Labels = Mapping[str, Sequence[str] | np.ndarray]
+Values = Mapping[str, tuple[np.ndarray, np.ndarray]]
 # Batch key of the truth, per joint set: [B, J, 4], metres and validity.
 TARGET_KEYS = {"h36m_17": "joints_h36m_cam_m", "smpl_24": "joints_cam_m"}
-
-
-@dataclasses.dataclass
-class Report:
-    """What an evaluation found.
-
-    Attributes:
-        means: protocol name to metric name to mean (millimetres or percent).
-        groups: protocol name to label value to metric name to mean.
-        per_sample: protocol name to the headline metric of each sample, in order.
-        num_samples: samples counted.
-    """
-
-    means: dict[str, dict[str, Mean]]
-    groups: dict[str, dict[str, dict[str, Mean]]]
-    per_sample: dict[str, np.ndarray]
-    num_samples: int
-
-    def values(self) -> dict[str, dict[str, float]]:
-        """Protocol name to metric name to number."""
-        return {
-            protocol: {name: mean.compute() for name, mean in metrics.items()}
-            for protocol, metrics in self.means.items()
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything as plain containers, for a result file."""
-        return {
-            "num_samples": self.num_samples,
-            "protocols": self.values(),
-            "groups": {
-                protocol: {
-                    label: {name: mean.compute() for name, mean in metrics.items()}
-                    for label, metrics in labels.items()
-                }
-                for protocol, labels in self.groups.items()
-            },
-            "per_sample": {k: v.tolist() for k, v in self.per_sample.items()},
-        }
 
 
 def batch_targets(batch: Batch) -> dict[str, np.ndarray]:
     """The truth of a batch under the evaluator's names.
 
     Args:
-        batch: with the keys of ``TARGET_KEYS`` it has, [B, J, 4] each.
+        batch: with the keys of ``TARGET_KEYS`` it has, [B, J, 4] each, and ``has_smpl``
+            [B, 1], 1 where the sample has a body.
 
     Returns:
-        ``joints_<set>_m`` [B, J, 3] and ``weights_<set>`` [B, J] per joint set.
+        ``joints_<set>_m`` [B, J, 3] and ``weights_<set>`` [B, J] per joint set;
+        ``weights_vertices`` [B, 1].
     """
     targets = {}
     for joint_set, key in TARGET_KEYS.items():
@@ -74,7 +42,40 @@ def batch_targets(batch: Batch) -> dict[str, np.ndarray]:
             joints = np.asarray(batch[key])
             targets[array_key(joint_set)] = joints[..., :3]
             targets[f"weights_{joint_set}"] = joints[..., 3]
+    if "has_smpl" in batch:
+        has_smpl = np.asarray(batch["has_smpl"])
+        targets["weights_vertices"] = has_smpl.reshape(len(has_smpl), 1)
     return targets
+
+
+class _Tally:
+    """What has been counted under one protocol."""
+
+    def __init__(self, protocol: Protocol):
+        self.protocol = protocol
+        self.means: dict[str, Mean] = {}
+        self.groups: Groups = {}
+        self.samples: list[np.ndarray] = []
+
+    def add(self, values: Values, labels: Labels, valid: np.ndarray) -> None:
+        """Count one batch."""
+        found = {name: Mean.of(*pair) for name, pair in values.items()}
+        self.means = merge_all(self.means, found)
+        self.samples.append(_per_sample(*values[self.protocol.headline])[valid])
+        for name in self.protocol.group_by:
+            if name in labels:
+                groups = self.groups.setdefault(name, {})
+                _add_groups(groups, values, np.asarray(labels[name]), valid)
+
+    def warn(self) -> None:
+        """Say which metrics have nothing under them."""
+        empty = [name for name, mean in self.means.items() if not mean.weight > 0]
+        if empty:
+            logging.warning(
+                "protocol %s: no labelled samples for %s",
+                self.protocol.name,
+                ", ".join(empty),
+            )
 
 
 def evaluate(
@@ -83,7 +84,8 @@ def evaluate(
     protocols: Sequence[str | Protocol],
     *,
     target_fn: Callable[[Batch], Mapping[str, Any]] = batch_targets,
-    labels_fn: Callable[[Batch], Mapping[str, Sequence[str]]] | None = None,
+    labels_fn: Callable[[Batch], Labels] | None = None,
+    names_fn: Callable[[Batch], Sequence[str]] | None = None,
 ) -> Report:
     """Score a predictor on batches under named protocols.
 
@@ -95,44 +97,44 @@ def evaluate(
         protocols: protocols or their names.
         target_fn: batch to the truth under the same names plus ``weights_<set>``.
         labels_fn: batch to per-sample labels (``action``, ``sequence``), for protocols
-            that report groups.
+            that report groups; an empty one is in no group.
+        names_fn: batch to names of its samples, for error messages.
 
     Returns:
-        A ``Report``. Any split into batches gives the same means.
+        A ``Report``. Any split into batches gives the same means. A sample without a
+        labelled root counts in no metric that subtracts the root.
 
     Raises:
-        ValueError: a prediction or the truth lacks an array, a prediction of a counted
-            sample is not finite, or no sample was counted.
+        ValueError: a prediction or the truth lacks an array; a prediction of a counted
+            sample, or the truth of a counted joint, is not finite; or there was no
+            sample.
     """
     chosen = [get_protocol(p) if isinstance(p, str) else p for p in protocols]
-    means: dict[str, dict[str, Mean]] = {p.name: {} for p in chosen}
-    groups: dict[str, dict[str, dict[str, Mean]]] = {p.name: {} for p in chosen}
-    samples: dict[str, list[np.ndarray]] = {p.name: [] for p in chosen}
+    tallies = [_Tally(protocol) for protocol in chosen]
+    wanted = labels_fn is not None and any(p.group_by for p in chosen)
     seen = 0
     for batch in batches:
-        predictions = dict(predict_fn(batch))
-        targets = dict(target_fn(batch))
+        predictions, targets = dict(predict_fn(batch)), dict(target_fn(batch))
         if "target_vertices_m" in predictions:
             targets.setdefault("vertices_m", predictions["target_vertices_m"])
-        labels = labels_fn(batch) if labels_fn else {}
+        labels = labels_fn(batch) if wanted and labels_fn else {}
         valid = _valid(batch, predictions)
+        for tally in tallies:
+            try:
+                values = _batch_values(tally.protocol, predictions, targets, valid)
+            except _NotFiniteError as error:
+                raise error.named(batch, seen, valid, names_fn) from error
+            tally.add(values, labels, valid)
         seen += int(valid.sum())
-        for protocol in chosen:
-            values = _batch_values(protocol, predictions, targets, valid)
-            means[protocol.name] = merge_all(
-                means[protocol.name], {k: Mean.of(*v) for k, v in values.items()}
-            )
-            samples[protocol.name].append(
-                _per_sample(*values[protocol.headline])[valid]
-            )
-            if protocol.group_by is not None and protocol.group_by in labels:
-                _add_groups(
-                    groups[protocol.name], values, labels[protocol.group_by], valid
-                )
     if seen == 0:
         raise ValueError("evaluation: expected at least one valid sample, found none")
+    for tally in tallies:
+        tally.warn()
     return Report(
-        means, groups, {k: np.concatenate(v) for k, v in samples.items()}, seen
+        {t.protocol.name: t.means for t in tallies},
+        {t.protocol.name: t.groups for t in tallies},
+        {t.protocol.name: np.concatenate(t.samples) for t in tallies},
+        seen,
     )
 
 
@@ -143,38 +145,89 @@ def _valid(batch: Batch, predictions: Mapping[str, Any]) -> np.ndarray:
     return np.ones(np.shape(first)[0], bool)
 
 
-def _batch_values(protocol, predictions, targets, valid):
+class _NotFiniteError(ValueError):
+    """Rows of an array that should be finite."""
+
+    def __init__(self, field: str, bad: np.ndarray):
+        super().__init__(field)
+        self.field, self.bad = field, bad
+
+    def named(self, batch, seen, valid, names_fn) -> ValueError:
+        """The error that says which sample of the evaluation it is."""
+        rows = np.flatnonzero(self.bad)
+        row = int(rows[0])
+        where = f"sample {seen + int(valid[:row].sum())}"
+        if "sample_index" in batch:
+            where += f", record {int(np.asarray(batch['sample_index'])[row])}"
+        if names_fn is not None:
+            where += f", {names_fn(batch)[row]!r}"
+        return ValueError(
+            f"{self.field}: {len(rows)} of {int(valid.sum())} samples of a batch are "
+            f"not finite (first: {where})"
+        )
+
+
+def _check_finite(field: str, array: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """The array with zeros where it does not count; raises where it does.
+
+    Args:
+        field: for the error.
+        array: [B, ..., 3] coordinates, or [B, ...] as ``counted``.
+        counted: [B, ...], which of them must be finite.
+    """
+    finite = np.isfinite(array)
+    if array.ndim > counted.ndim:
+        finite = finite.all(-1)
+    bad = counted & ~finite
+    if bad.any():
+        raise _NotFiniteError(field, bad.reshape(len(bad), -1).any(-1))
+    keep = counted if array.ndim == counted.ndim else counted[..., None]
+    return np.where(keep, array, np.zeros((), array.dtype))
+
+
+def _weights(targets, joint_set, shape, valid) -> np.ndarray:
+    """Weights [B, J] of a set's joints, zero in padding."""
+    key = f"weights_{joint_set}"
+    weights = np.broadcast_to(np.asarray(targets.get(key, 1.0), np.float32), shape)
+    rows = np.broadcast_to(valid[:, None], shape)
+    return _check_finite(f"targets {key}", weights, rows)
+
+
+def _batch_values(protocol, predictions, targets, valid) -> Values:
     """Values and weights of one protocol for one batch, inputs checked."""
-    predicted = _fetch(predictions, protocol.key, "predictions", protocol)
-    target = _fetch(targets, protocol.key, "targets", protocol)
-    finite = np.isfinite(predicted).all((-1, -2))
-    if not finite[valid].all():
-        bad = np.flatnonzero(valid & ~finite)
-        raise ValueError(
-            f"predictions {protocol.key}: {len(bad)} of {int(valid.sum())} samples "
-            f"of a batch are not finite (first at row {bad[0]})"
-        )
-    predicted = np.where(finite[:, None, None], predicted, 0.0)
-    weights = targets.get(f"weights_{protocol.joint_set}")
-    if weights is None:
-        weights = np.ones(predicted.shape[:-1], predicted.dtype)
-    weights = np.asarray(weights) * valid[:, None].astype(predicted.dtype)
-    roots = None
+    found = _fetch(predictions, protocol.key, "predictions", protocol)
+    truth = _fetch(targets, protocol.key, "targets", protocol)
+    weights = _weights(targets, protocol.joint_set, found.shape[:-1], valid)
+    rows = np.any(weights > 0, axis=-1)
+    every = np.broadcast_to(rows[:, None], weights.shape)
+    found = _check_finite(f"predictions {protocol.key}", found, every)
+    truth = _check_finite(f"targets {protocol.key}", truth, weights > 0)
+    roots, root_weights = None, weights[:, protocol.root]
     if protocol.root_set is not None:
-        roots = tuple(
-            jnp.asarray(
-                _fetch(arrays, protocol.root_key, side, protocol)[:, protocol.root]
-            )
-            for arrays, side in ((predictions, "predictions"), (targets, "targets"))
-        )
-    dtype = predicted.dtype
+        roots, root_weights = _roots(protocol, predictions, targets, valid, rows)
+    predicted = jnp.asarray(found)
     return sample_errors(
         protocol,
-        jnp.asarray(predicted),
-        jnp.asarray(target, dtype),
-        jnp.asarray(weights, dtype),
+        predicted,
+        jnp.asarray(truth, predicted.dtype),
+        jnp.asarray(weights, predicted.dtype),
         roots,
+        jnp.asarray(root_weights, predicted.dtype),
     )
+
+
+def _roots(protocol, predictions, targets, valid, rows):
+    """Predicted and target root [B, 3] of another joint set, and weights [B]."""
+    key = protocol.root_key
+    found = _fetch(predictions, key, "predictions", protocol)[:, protocol.root]
+    joints = _fetch(targets, key, "targets", protocol)
+    weights = _weights(targets, protocol.root_set, joints.shape[:-1], valid)
+    weights = weights[:, protocol.root]
+    counted = rows & (weights > 0)
+    found = _check_finite(f"predictions {key}", found, counted)
+    truth = _check_finite(f"targets {key}", joints[:, protocol.root], counted)
+    predicted = jnp.asarray(found)
+    return (predicted, jnp.asarray(truth, predicted.dtype)), weights
 
 
 def _fetch(arrays, key, side, protocol) -> np.ndarray:
@@ -194,49 +247,9 @@ def _per_sample(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _add_groups(groups, values, labels, valid) -> None:
     """Merge each label's rows of ``values`` into ``groups``."""
-    labels = np.asarray(labels)
     for label in np.unique(labels[valid]):
+        if not label:
+            continue
         rows = valid & (labels == label)
         part = {k: Mean.of(v[rows], w[rows]) for k, (v, w) in values.items()}
         groups[str(label)] = merge_all(groups.get(str(label)), part)
-
-
-def mean_over_groups(report: Report, protocol: str, metric: str) -> float:
-    """Mean of a metric's group means, each group (an action, say) counting once."""
-    labels = report.groups[protocol]
-    if not labels:
-        raise ValueError(f"protocol {protocol}: no groups were labelled")
-    return float(np.mean([metrics[metric].compute() for metrics in labels.values()]))
-
-
-def format_table(rows: Mapping[str, Report]) -> str:
-    """A table of named reports: one line each, a column per protocol and metric.
-
-    Args:
-        rows: row name to report; the first row's protocols make the columns.
-
-    Returns:
-        Text with aligned columns; millimetres, percent for PCK and AUC.
-    """
-    first = next(iter(rows.values()))
-    columns = [
-        (protocol, metric)
-        for protocol, metrics in first.means.items()
-        for metric in metrics
-        if metric not in "xyz" and "/" not in metric
-    ]
-    head = ["", *(f"{protocol} {metric}" for protocol, metric in columns), "samples"]
-    body = []
-    for name, report in rows.items():
-        values = report.values()
-        cells = [f"{values[p].get(m, float('nan')):.1f}" for p, m in columns]
-        body.append([name, *cells, str(report.num_samples)])
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [head, *body]
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -55,7 +55,7 @@ class Protocol:
         joints: indices that are scored; None is all.
         fit_joints: indices the similarity alignment is fitted on; None is all.
         groups: named index groups for PCK and AUC at 150 mm, or None for neither.
-        group_by: name of a per-sample label whose values get rows of their own.
+        group_by: names of per-sample labels whose values get means of their own.
         headline: the metric a best checkpoint is chosen by.
         source: where the definition comes from.
     """
@@ -68,7 +68,7 @@ class Protocol:
     joints: tuple[int, ...] | None = None
     fit_joints: tuple[int, ...] | None = None
     groups: Mapping[str, tuple[int, ...]] | None = None
-    group_by: str | None = None
+    group_by: tuple[str, ...] = ()
     headline: str = "PA-MPJPE"
 
     @property
@@ -97,19 +97,19 @@ def _protocols() -> dict[str, Protocol]:
             "the 14 (specification of IKOL, 17.2)",
         ),
         h36m(
-            name="h36m_p2_14", joints=H36M_14, group_by="action",
+            name="h36m_p2_14", joints=H36M_14, group_by=("action",),
             source="Human3.6M protocol 2 (subjects 9 and 11, frontal camera): aligned "
             "on all 17, then 14 scored (17.3)",
         ),
         h36m(
             name="mpi_inf_3dhp_17", groups=_groups_after_reordering(),
-            group_by="sequence", headline="MPJPE",
+            group_by=("sequence", "activity"), headline="MPJPE",
             source="MPI-INF-3DHP test: 17 joints; PCK and AUC over the 14 joints of "
             "the data set's own groups (17.4)",
         ),
         h36m(
             name="mpi_inf_3dhp_17_published_groups", groups=_HP3D_TEST_GROUPS,
-            group_by="sequence", headline="MPJPE",
+            group_by=("sequence", "activity"), headline="MPJPE",
             source="as mpi_inf_3dhp_17, with the original's groups: indices of the "
             "test order applied to the H36M order, so that 'Head' is the pelvis (17.4)",
         ),
@@ -163,6 +163,7 @@ def sample_errors(
     target_m: Float[Array, "batch joints 3"],
     weights: Float[Array, "batch joints"],
     roots: tuple[Float[Array, "batch 3"], Float[Array, "batch 3"]] | None = None,
+    root_weights: Float[Array, "batch"] | None = None,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Every value of a protocol for a batch, with its weight, before any mean.
 
@@ -172,6 +173,9 @@ def sample_errors(
         target_m: [B, J, 3], metres.
         weights: [B, J], zero for a joint that is missing or a sample that is padding.
         roots: predicted and target root [B, 3], metres; None takes ``protocol.root``.
+        root_weights: [B], zero where the target's root is not labelled: such a sample
+            counts in no metric but PA-MPJPE. None takes the root's of ``weights``, or
+            ones where ``roots`` is given.
 
     Returns:
         Metric name to (values, weights): millimetres, PCK and AUC in percent.
@@ -181,9 +185,12 @@ def sample_errors(
     """
     _check_joint_count(protocol, predicted_m, "predicted_m")
     _check_joint_count(protocol, target_m, "target_m")
+    weights = jnp.asarray(weights, predicted_m.dtype)
+    if root_weights is None:
+        own = weights[:, protocol.root]
+        root_weights = own if roots is None else jnp.ones_like(own)
     if roots is None:
         roots = (predicted_m[:, protocol.root], target_m[:, protocol.root])
-    weights = jnp.asarray(weights, predicted_m.dtype)
     target_m = jnp.where(weights[..., None] > 0, target_m, jnp.zeros_like(target_m))
     roots = (jnp.nan_to_num(roots[0]), jnp.nan_to_num(roots[1]))
     predicted_m = predicted_m - roots[0][:, None]
@@ -193,15 +200,18 @@ def sample_errors(
         predicted_m, target_m, weights, protocol.fit_joints, not is_mesh
     )
     scored = list(protocol.joints or range(weights.shape[-1]))
-    mask = np.asarray(weights)[:, scored]
+    rooted = np.asarray(weights) * (np.asarray(root_weights) > 0)[:, None]
     values = {"PVE" if is_mesh else "MPJPE": (np.asarray(plain) * MM_PER_M)[:, scored]}
     if not is_mesh:
         values["PA-MPJPE"] = (np.asarray(aligned) * MM_PER_M)[:, scored]
         for axis, name in enumerate("xyz"):
             values[name] = (np.asarray(axes)[..., axis] * MM_PER_M)[:, scored]
-    result = {name: (value, mask) for name, value in values.items()}
+    result = {name: (value, rooted[:, scored]) for name, value in values.items()}
+    if not is_mesh:
+        # The alignment moves the root anyway.
+        result["PA-MPJPE"] = (values["PA-MPJPE"], np.asarray(weights)[:, scored])
     if protocol.groups is not None:
-        result |= _group_scores(protocol.groups, plain, np.asarray(weights))
+        result |= _group_scores(protocol.groups, plain, rooted)
     return result
 
 
@@ -236,6 +246,7 @@ def score(
     target_m: Float[Array, "batch joints 3"],
     weights: Float[Array, "batch joints"] | None = None,
     roots: tuple[Float[Array, "batch 3"], Float[Array, "batch 3"]] | None = None,
+    root_weights: Float[Array, "batch"] | None = None,
 ) -> dict[str, Mean]:
     """Means of every metric of a protocol over a batch of samples.
 
@@ -245,6 +256,9 @@ def score(
         target_m: [B, J, 3], metres.
         weights: [B, J]; None counts every joint.
         roots: predicted and target root [B, 3], metres; None takes ``protocol.root``.
+        root_weights: [B], zero where the target's root is not labelled: such a sample
+            counts in no metric but PA-MPJPE. None takes the root's of ``weights``, or
+            ones where ``roots`` is given.
 
     Returns:
         Metric name to ``Mean``: millimetres, percent for PCK and AUC.
@@ -252,5 +266,7 @@ def score(
     predicted_m, target_m = jnp.asarray(predicted_m), jnp.asarray(target_m)
     if weights is None:
         weights = jnp.ones(predicted_m.shape[:-1], predicted_m.dtype)
-    values = sample_errors(protocol, predicted_m, target_m, weights, roots)
+    values = sample_errors(
+        protocol, predicted_m, target_m, weights, roots, root_weights
+    )
     return {name: Mean.of(*pair) for name, pair in values.items()}

@@ -1,12 +1,12 @@
 """IKOL as a trainable task, from a config."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
@@ -19,6 +19,8 @@ from hmr_jax.training.parallel import AXIS_NAME
 from hmr_jax.training.task import Batch, Task, Variables
 
 _EXTENSIONS = ("rotmat", "joints")
+_RAW = ("uvd", "twist", "leaf_quaternions", "shape")
+_CAMERA = ("crop_to_image", "intrinsics_inv", "root_cam_m")
 
 
 def make_model(config: Any) -> ikol.IkolNet:
@@ -55,7 +57,8 @@ def make_task(config: Any) -> Task:
         config: a whole experiment (``configs/common.py`` lists the fields).
 
     Returns:
-        The task. ``predict`` gives what the evaluator scores, in metres.
+        The task. ``predict`` gives what the evaluator scores, in metres; NaN in all of
+        a sample where the network's output or the camera is not finite.
     """
     if config["ik"]["scheme"] not in SCHEMES:
         raise ValueError(
@@ -106,15 +109,39 @@ def make_task(config: Any) -> Task:
         return values, new["batch_stats"], {}
 
     def predict(variables, batch, body):
-        apply = functools.partial(model.apply, variables, train=False)
+        def apply(images):
+            # Merging two passes would hide what is not finite in one of them.
+            raw = model.apply(variables, images, train=False)
+            finite = _finite(raw[name] for name in _RAW)
+            return {**raw, "uvd": _spoilt(raw["uvd"], finite)}
+
         if flip:
             raw = ikol.flip_test(apply, batch["image"], published=published)
         else:
             raw = apply(batch["image"])
         out = decode(raw, batch, body, options=EVAL_AUTOGRAD if published else None)
+        # The layer saw the rest pose where these are not finite: no prediction.
+        finite = _finite(
+            [raw["uvd"], out["pred_joints_m"], *(batch[name] for name in _CAMERA)]
+        )
+        out = {name: _spoilt(value, finite) for name, value in out.items()}
         return scored(out, batch, body)
 
     return Task(init, losses, weights, predict)
+
+
+def _finite(arrays: Iterable[Array]) -> Bool[Array, "batch"]:
+    """Rows in which every array is finite."""
+    rows = [jnp.isfinite(x).all(tuple(range(1, x.ndim))) for x in arrays]
+    return functools.reduce(jnp.logical_and, rows)
+
+
+def _spoilt(values: Array, finite: Bool[Array, "batch"]) -> Array:
+    """Values with NaN in the rows that are not finite; flags are left alone."""
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        return values
+    rows = finite.reshape(-1, *(1,) * (values.ndim - 1))
+    return jnp.where(rows, values, jnp.nan)
 
 
 def scored(

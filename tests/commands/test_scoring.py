@@ -1,0 +1,79 @@
+"""Scoring on made-up records: groups by the records' names, samples named in errors."""
+
+import numpy as np
+import pytest
+
+from hmr_jax.evaluation.report import format_table
+from hmr_jax.training.task import Task
+from tests.test_configs import load
+
+pytest.importorskip("tensorflow")
+ACTIONS = ("02", "02", "05", "16", "05")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five records named as those of Human3.6M."""
+    from data_pipelines.builders import base
+    from tests.data_pipelines.people import People
+
+    class Named(People):
+        def example(self, split, key):
+            record = super().example(split, key)
+            frame = int(key.removeprefix(f"{split}_"))
+            clip = f"s_09_act_{ACTIONS[frame]}_subact_01_ca_01"
+            names = {"sample_id": f"{clip}_{frame:06d}", "sequence_id": clip}
+            return record | names
+
+    path = tmp_path_factory.mktemp("data")
+    base.build(lambda: Named((("test", 5),)), path, progress=False)
+    return path
+
+
+def make_scorer(folder, tiny_body, *protocols):
+    from hmr_jax.commands.scoring import Scorer
+
+    config, _ = load("quickstart", "quicktest")
+    with config.unlocked():
+        config.eval.source = "people_smpl_24"
+        config.eval.limit = 0
+    task = Task(lambda *_: {}, lambda *_: None, {}, lambda *_: {})
+    return Scorer(config, task, tiny_body, folder, protocols=protocols)
+
+
+def stretched(batch):
+    """The truth stretched by a share that grows with the place of the record."""
+    index = np.asarray(batch["sample_index"])[:, None, None]
+    joints = np.asarray(batch["joints_h36m_cam_m"])[..., :3]
+    return {"joints_h36m_17_m": joints * (1 + 0.1 * index)}
+
+
+def test_actions_come_from_the_names_of_records(folder, tiny_body):
+    scorer = make_scorer(folder, tiny_body, "h36m_p2_14", "mpi_inf_3dhp_17")
+    report = scorer.score(stretched)
+    groups = report.groups["h36m_p2_14"]["action"]
+    assert set(groups) == {"Directions", "Greeting", "WalkTogether"}
+    assert [groups[name]["MPJPE"].weight for name in sorted(groups)] == [28, 28, 14]
+    assert set(report.groups["mpi_inf_3dhp_17"]) == {"sequence"}
+    overall = sum(mean["MPJPE"].total for mean in groups.values())
+    assert overall == pytest.approx(report.means["h36m_p2_14"]["MPJPE"].total)
+    assert "model: h36m_p2_14 by action" in format_table({"model": report})
+    assert scorer.score(stretched).to_json() == report.to_json()
+
+
+def test_protocols_without_groups_need_no_names(folder, tiny_body):
+    report = make_scorer(folder, tiny_body, "pw3d_14").score(stretched)
+    assert report.groups == {"pw3d_14": {}}
+    assert "\n\n" not in format_table({"model": report})
+
+
+def test_an_error_names_the_sample(folder, tiny_body):
+    def spoilt(batch):
+        found = stretched(batch)
+        found["joints_h36m_17_m"][np.asarray(batch["sample_index"]) == 3] = np.nan
+        return found
+
+    scorer = make_scorer(folder, tiny_body, "pw3d_14")
+    words = "sample 3, record 3, 's_09_act_16_subact_01_ca_01_000003'"
+    with pytest.raises(ValueError, match=words):
+        scorer.score(spoilt)
