@@ -98,6 +98,7 @@ class HierprobTransform:
 
     joint_set = "coco_17"
     extras = ()
+    weights = ("has_smpl", "keypoints_px", "keypoints_exact_px")
     num_uniforms = 1
     num_clip_uniforms = 0
 

@@ -77,8 +77,9 @@ class I2lTransform:
         *("image", "image_height", "image_width", "bbox_xywh_px", "keypoints_px"),
         *("joints_cam_m", "intrinsics", "extrinsics", "pose_aa", "betas"),
         *("translation_m", "has_smpl", "has_keypoints", "has_joints_3d", "has_camera"),
-        *("translation_world_m", "box_is_crop", "root_depth_m"),
+        *("has_root", "translation_world_m", "box_is_crop", "root_depth_m"),
     )
+    weights = ("has_smpl", "is_3d", "orig_joint_valid", "orig_joint_trunc")
     extras = (
         extra_fields.WORLD_TRANSLATION,
         extra_fields.BOX_IS_CROP,
@@ -219,7 +220,11 @@ def _with_pelvis(keypoints):
 
 
 def _original_joints(r: dict, placement: moving.Placement, options: I2lOptions) -> dict:
-    """Targets from the dataset's own joints, and what fits are compared with."""
+    """Targets from the dataset's own joints, and what fits are compared with.
+
+    Depths and distances are those from the root: a record without it counts as one
+    that has no 3D joints.
+    """
     is_3d = r["has_joints_3d"][..., None]
     seen = tf.cast(r["keypoints_px"][..., 2:] > 0, tf.float32)
     seen *= r["has_keypoints"][..., None, None]
@@ -233,35 +238,42 @@ def _original_joints(r: dict, placement: moving.Placement, options: I2lOptions) 
     h36m = moving.points_cam(
         h36m, placement, JOINT_SETS["h36m_right_first_17"].flip_permutation
     )
-    projects = points[..., 3:] * r["has_camera"][..., None, None]
+    is_3d *= points[:, 0, 3:]
+    points *= is_3d[..., None]
+    absolute = r["has_camera"] * r["has_root"]
+    projects = points[..., 3:] * absolute[..., None, None]
     projected = geometry.project(points[..., :3], r["intrinsics"])
     known = pixels[..., 2:] > 0
     places = tf.where(known, pixels[..., :2], projected)
     # A 3D joint counts whether seen or not; a 2D one where it is labelled.
     valid = tf.where(is_3d[..., None] > 0, points[..., 3:], pixels[..., 2:])
-    places = tf.where(known | (projects > 0), places, tf.zeros_like(places))
-    moved = moving.points_px(tf.concat([places, valid], -1), placement, flip)
+    placed = known | (projects > 0)
+    places = tf.where(placed, places, tf.zeros_like(places))
+    columns = [places, valid, tf.cast(placed, tf.float32)]
+    moved = moving.points_px(tf.concat(columns, -1), placement, flip)
     relative = points[..., :3] - points[:, :1, :3]
     relative = tf.concat([relative * points[..., 3:], points[..., 3:]], axis=-1)
     relative = moving.points_cam(relative, placement, flip, turn=True)[..., :3]
-    return _targets(moved[:, :29], relative[:, :29], is_3d, options) | {
-        "fit_check_cam_m": h36m
+    return _targets(moved[:, :29], relative[:, :29], is_3d[..., None], options) | {
+        "fit_check_cam_m": h36m,
+        "is_3d": is_3d,
     }
 
 
 def _targets(places, relative, is_3d, options: I2lOptions) -> dict:
+    """Of joints with their place, validity and whether the place is known."""
     cells = options.heatmap_size
-    valid = places[..., 2:]
+    valid, placed = places[..., 2:3], places[..., 3:]
     xy = places[..., :2] * (cells / options.image_size_px)
     z = (relative[..., 2:] / (options.depth_range_m / 2) + 1) / 2 * cells
-    z *= is_3d[..., None]
-    heat = tf.concat([xy, z], axis=-1) * valid
+    z *= is_3d
+    heat = tf.concat([xy, z], axis=-1) * valid * placed
     inside = tf.reduce_all((heat >= 0) & (heat < cells), axis=-1, keepdims=True)
     return {
         "orig_joint_img": heat,
         "orig_joint_cam_m": relative,
         "orig_joint_valid": valid,
-        "orig_joint_trunc": valid * tf.cast(inside, tf.float32),
+        "orig_joint_trunc": valid * placed * tf.cast(inside, tf.float32),
     }
 
 

@@ -32,7 +32,11 @@ class IkolTransform:
         *("image", "image_height", "image_width", "bbox_xywh_px", "keypoints_px"),
         *("joints_cam_m", "joints_h36m_cam_m", "intrinsics", "pose_aa", "betas"),
         *("twist_cos_sin", "twist_weight", "has_smpl", "has_keypoints"),
-        *("has_joints_3d", "has_camera", "has_twist"),
+        *("has_joints_3d", "has_camera", "has_root", "has_twist"),
+    )
+    weights = (
+        *("target_uvd_weight", "target_quat_weight", "target_shape_weight"),
+        *("target_twist_weight", "has_smpl", "joints_cam_m", "joints_h36m_cam_m"),
     )
     num_uniforms = crops.SLOTS.num_uniforms
     num_clip_uniforms = crops.SLOTS.num_clip_uniforms
@@ -106,7 +110,8 @@ def _camera(r: dict, crop: dict) -> tuple:
     ]
     made_up = tf.stack([tf.stack(row, axis=-1) for row in rows], axis=-2)
     intrinsics = tf.where(known[..., None, None], r["intrinsics"], made_up)
-    has_root = known & (r["has_joints_3d"] > 0) & (r["joints_cam_m"][:, 0, 3] > 0)
+    has_root = known & (r["has_root"] > 0) & (r["has_joints_3d"] > 0)
+    has_root &= r["joints_cam_m"][:, 0, 3] > 0
     focal = intrinsics[..., 0, 0]
     depth = 2 * focal / crop["side"]
     middle = tf.concat([crop["centre"], tf.ones_like(crop["centre"][..., :1])], axis=-1)
@@ -117,13 +122,18 @@ def _camera(r: dict, crop: dict) -> tuple:
     return intrinsics, root
 
 
-def _uvd(r: dict, crop: dict, root, intrinsics, options: IkolOptions) -> tuple:
-    """Crop coordinates and relative depth of the joints, and their weights."""
+def _uvd(r: dict, crop: dict, intrinsics, options: IkolOptions) -> tuple:
+    """Crop coordinates and relative depth of the joints, and their weights.
+
+    Only absolute joints before a known camera are projected; depths are those below
+    the record's own root and count where that is labelled.
+    """
     placement = crop["placement"]
     points, valid = r["joints_cam_m"][..., :3], r["joints_cam_m"][..., 3]
     valid *= r["has_joints_3d"][..., None]
     in_front = tf.cast(points[..., 2] > 0.01, tf.float32)
-    projects = valid * in_front * r["has_camera"][..., None]
+    absolute = r["has_camera"] * r["has_root"]
+    projects = valid * in_front * absolute[..., None]
     seen = tf.cast(r["keypoints_px"][..., 2] > 0, tf.float32)
     seen *= r["has_keypoints"][..., None]
     pixels = tf.where(
@@ -132,7 +142,8 @@ def _uvd(r: dict, crop: dict, root, intrinsics, options: IkolOptions) -> tuple:
         r["keypoints_px"][..., :2],
     )
     weight_uv = tf.maximum(projects, seen)
-    depth = (points[..., 2] - root[..., None, 2]) / options.depth_range_m * valid
+    valid *= valid[:, :1]
+    depth = (points[..., 2] - points[:, :1, 2]) / options.depth_range_m * valid
     pixels *= tf.cast(weight_uv > 0, pixels.dtype)[..., None]
 
     def swap(values):
@@ -169,7 +180,7 @@ def _labels(r: dict, crop: dict, options: IkolOptions) -> dict:
     """The batch without its image."""
     placement = crop["placement"]
     intrinsics, root = _camera(r, crop)
-    uvd, uvd_weight = _uvd(r, crop, root, intrinsics, options)
+    uvd, uvd_weight = _uvd(r, crop, intrinsics, options)
     if options.flip_camera:
         intrinsics = moving.camera(intrinsics, placement)
         root = moving.point_cam(root, placement)
@@ -194,7 +205,11 @@ def _labels(r: dict, crop: dict, options: IkolOptions) -> dict:
         "target_twist": twist,
         "target_twist_weight": tf.repeat(twist_weight[..., None], 2, axis=-1),
         "has_smpl": has_smpl,
-        "joints_cam_m": moving.points_cam(r["joints_cam_m"], placement, SMPL_FLIP),
+        "joints_cam_m": moving.points_cam(
+            r["joints_cam_m"] * r["has_joints_3d"][..., None, None],
+            placement,
+            SMPL_FLIP,
+        ),
         "joints_h36m_cam_m": moving.points_cam(
             r["joints_h36m_cam_m"], placement, H36M_FLIP
         ),

@@ -7,6 +7,7 @@ Source: specs/int_hmr.md, sections 12 and 13.
 """
 
 import math
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -52,7 +53,9 @@ class IntTransform:
         *("joints_cam_m", "joints_h36m_cam_m", "intrinsics", "pose_aa", "betas"),
         *("has_smpl", "has_keypoints", "has_joints_3d", "has_camera"),
     )
+    weights = ("has_smpl", "keypoints_norm", "joints_cam_m", "joints_h36m_cam_m")
     extras = ()
+    traits: ClassVar[dict[str, float]] = {"has_box": 1.0}
     num_uniforms = SLOTS.num_uniforms
     num_clip_uniforms = SLOTS.num_clip_uniforms
 
@@ -67,7 +70,8 @@ class IntTransform:
         """Labels and the plan of the pixels of a batch.
 
         Args:
-            records: ``fields`` as tensors [B, ...], joints in ``joint_set``.
+            records: ``fields`` as tensors [B, ...], joints in ``joint_set``; and the
+                trait ``has_box`` [B], 0 where the box says nothing of the person.
             uniforms: float32 [B, num_uniforms] in (0, 1), of which the first
                 ``num_clip_uniforms`` are equal in all frames of a clip.
 
@@ -157,9 +161,17 @@ def erase(pixels, kept):
     return tf.where(seen[..., None], pixels, tf.zeros_like(pixels))
 
 
+def _cut_side(size_wh, options: IntOptions):
+    """Width and height [B, 2] px of what is cut out for a box of some size."""
+    if options.stretch_box:
+        return size_wh
+    longest = tf.reduce_max(size_wh, axis=-1, keepdims=True)
+    return tf.concat([longest, longest], axis=-1)
+
+
 def _placement(r: dict, draws: dict, options: IntOptions) -> moving.Placement:
     box, whole_scale = r["bbox_xywh_px"], options.box_scale
-    centre, side = box[..., :2] + box[..., 2:] / 2, box[..., 2:]
+    centre, side = box[..., :2] + box[..., 2:] / 2, _cut_side(box[..., 2:], options)
     jitter = options.size_jitter
     scale = between(draws["scale"], whole_scale - jitter, whole_scale + jitter)
     low = whole_scale - options.random_crop_size
@@ -172,12 +184,12 @@ def _placement(r: dict, draws: dict, options: IntOptions) -> moving.Placement:
     limit = math.radians(options.rotation_deg)
     rotation = between(draws["rotation"], -limit, limit)
     centre, cut = centre + side * shift, side * scale
-    # A box that is the whole picture says nothing of the person: it is taken as it is.
+    # Where nothing is known of the person the picture is taken as it is.
     sizes = tf.stack([r["image_width"], r["image_height"]], axis=-1)
-    whole = tf.reduce_all(box == tf.pad(sizes, [[0, 0], [2, 0]]), axis=-1)
+    whole = r["has_box"] <= 0
     return moving.place_then_flip(
         tf.where(whole[..., None], sizes / 2, centre),
-        tf.where(whole[..., None], sizes, cut),
+        tf.where(whole[..., None], _cut_side(sizes, options), cut),
         rotation_rad=tf.where(whole, tf.zeros_like(rotation), rotation),
         flip=draws["flip"] < options.flip,
         width=r["image_width"],

@@ -21,6 +21,8 @@ class IntOptions:
         image_size_px: side of the square crop.
         normalization: of the image.
         box_scale: side of the crop over the side of the box.
+        stretch_box: a box that is not square is stretched to the crop, as published,
+            where all boxes are square; else the crop is a square of its longer side.
         size_jitter: the scale is uniform in ``box_scale`` -+ this.
         rotation_deg: uniform in -+ this.
         random_crop: probability of a part of the person instead.
@@ -46,6 +48,7 @@ class IntOptions:
     image_size_px: int = 224
     normalization: str = "imagenet"
     box_scale: float = BOX_SCALE
+    stretch_box: bool = False
     size_jitter: float = 0.0
     rotation_deg: float = 0.0
     random_crop: float = 0.0
@@ -79,6 +82,7 @@ class IntOptions:
 _TRAIN: dict[str, Any] = {"flip": 0.5, "random_crop": 0.2}
 _ERASED: dict[str, Any] = {"erase": 0.3}
 _PUBLISHED: dict[str, Any] = {
+    "stretch_box": True,
     "published_erase": True,
     "turn_labels": False,
     "mirror_about_hips": True,
@@ -102,7 +106,8 @@ def int_options(
         phase: 1 (images), 2 (images and clips) or 3 (clips).
         clips: of the clips; single images have no colour jitter.
         train: with augmentation; the test transform has none.
-        published: with the loader's errors (erased sides, the hand's rotation).
+        published: with the loader's errors (erased sides, the hand's rotation) and
+            boxes that are stretched.
         **overrides: any field of ``IntOptions``.
 
     Returns:

@@ -41,6 +41,7 @@ class PoseHgTransform:
         *("joints_cam_m", "joints_h36m_cam_m", "has_keypoints", "has_joints_3d"),
         "depth_px",
     )
+    weights = ("reg_mask", "joints_h36m_cam_m")
     extras = (video_fields.DEPTH_PX,)
     num_uniforms = SLOTS.num_uniforms
     num_clip_uniforms = SLOTS.num_clip_uniforms
@@ -188,6 +189,8 @@ def _joints(r: dict, options: PoseHgOptions) -> tuple:
         thorax = tf.where(had, stored[:, _THORAX : _THORAX + 1], middle)
         stored = tf.concat([stored[:, :_THORAX], thorax, stored[:, _THORAX + 1 :]], 1)
     given = tf.reduce_any(r["depth_px"] != 0, axis=-1, keepdims=True)
+    # Stored depths are already those below the pelvis.
+    both *= camera[:, _PELVIS : _PELVIS + 1, 3]
     depth = tf.where(given, stored, made)
     known = tf.where(given, points[..., 2], both) * is_3d[..., 0]
     return points, tf.stack([depth, known], axis=-1)
@@ -274,6 +277,7 @@ def _evaluated(r: dict, placement: moving.Placement):
     stored = r["joints_h36m_cam_m"]
     given = tf.reduce_any(stored[..., 3] > 0, axis=-1)[:, None, None]
     joints = tf.where(given, stored, made) * r["has_joints_3d"][:, None, None]
+    joints = tf.concat([joints[..., :3], joints[..., 3:] * joints[:, :1, 3:]], axis=-1)
     about = joints[..., :3] - joints[:, :1, :3]
     joints = tf.concat([about * joints[..., 3:], joints[..., 3:]], axis=-1)
     return moving.points_cam(joints, placement, H36M_FLIP)

@@ -11,7 +11,9 @@ from data_pipelines.transforms.draws import Slots
 from hmr_jax.body.joint_sets import map_joints
 
 
-def batch_of(records: list[dict], spec: schema.RecordSpec, transform) -> dict:
+def batch_of(
+    records: list[dict], spec: schema.RecordSpec, transform, **chosen_traits: float
+) -> dict:
     """What reading hands to a transform, from validated records."""
     index, present = map_joints(spec.joint_set, transform.joint_set)
     specs = {field.name: field for field in spec.fields}
@@ -28,7 +30,8 @@ def batch_of(records: list[dict], spec: schema.RecordSpec, transform) -> dict:
             batch[name] = tf.constant(values)
         else:
             batch[name] = tf.constant(np.stack(values))
-    for name, value in lookup.DEFAULT_TRAITS.items():
+    traits = lookup.DEFAULT_TRAITS | getattr(transform, "traits", {}) | chosen_traits
+    for name, value in traits.items():
         batch[name] = tf.fill([len(records)], float(value))
     return batch
 

@@ -64,12 +64,13 @@ def people(name, count=COUNT, **changes):
     ]
 
 
-def batch(name, records):
+def batch(name, records, **traits):
     transform = made(name)
     spec = spec_of(joint_set_of(transform), rotations_of(name))
     from data_pipelines import schema
 
-    return batch_of([schema.validate(r, spec) for r in records], spec, transform)
+    records = [schema.validate(r, spec) for r in records]
+    return batch_of(records, spec, transform, **traits)
 
 
 def uniforms(transform, count=COUNT, seed=0):
@@ -294,14 +295,145 @@ def test_frames_of_a_clip_share_the_crop_and_the_colours():
     assert np.isfinite(rendered(transform, plan)).all()
 
 
-def test_a_box_that_is_the_whole_picture_is_taken_as_it_is():
+def lacking(name, flag):
+    """People without one kind of label; joints without a root are about it."""
+    records = [r | {"has_root": 1} | ({flag: 0} if flag else {}) for r in people(name)]
+    if flag == "has_root":
+        for i, record in enumerate(records):
+            about = record["joints_cam_m"] - record["joints_cam_m"][:1] * [1, 1, 1, 0]
+            records[i] = record | {"joints_cam_m": about}
+    return records
+
+
+def relative_depths(name, labels):
+    """Of joints 0, 1, ... below the first, in any unit, and which count."""
+    if name == "ikol":
+        return labels["target_uvd"][..., 2], labels["target_uvd_weight"][..., 2]
+    if name == "i2l_body":
+        return labels["orig_joint_cam_m"][..., 2], labels["orig_joint_valid"][..., 0]
+    if name == "int_hmr":
+        z = labels["joints_cam_m"][..., 2]
+        return z - z[:, :1], labels["joints_cam_m"][..., 3]
+    return labels["reg_target"][..., 0], labels["reg_mask"]
+
+
+def counted_points(name, labels):
+    points = crop_points(name, labels)
+    if name == "ikol":
+        return points, labels["target_uvd_weight"][..., 0]
+    if name == "i2l_body":
+        return points, labels["orig_joint_trunc"][..., 0]
+    if name == "int_hmr":
+        return points, labels["keypoints_norm"][..., 2]
+    return points, labels["target_heatmaps"].max((1, 2))
+
+
+@pytest.mark.parametrize("flag", ["has_camera", "has_root", "has_keypoints"])
+@pytest.mark.parametrize("name", ["ikol", "i2l_body", "int_hmr", "pose_hg"])
+def test_without_one_kind_of_label_the_others_stay_right(name, flag):
+    """2D places, of keypoints or projected joints, and depths are what they were."""
+    transform = made(name)
+    draws = uniforms(transform)
+    expected = numpy(transform.labels(batch(name, lacking(name, None)), draws)[0])
+    found = numpy(transform.labels(batch(name, lacking(name, flag)), draws)[0])
+    assert all(np.isfinite(v).all() for v in found.values())
+    points, weight = counted_points(name, found)
+    places, places_weight = counted_points(name, expected)
+    if flag == "has_keypoints" and name in ("int_hmr", "pose_hg"):
+        assert not weight.any()
+    else:
+        np.testing.assert_array_equal(weight, places_weight)
+        counts = weight > 0
+        assert counts.any()
+        np.testing.assert_allclose(points[counts], places[counts], atol=2e-3)
+    depth, weight = relative_depths(name, found)
+    depths, depths_weight = relative_depths(name, expected)
+    if flag == "has_keypoints" and name == "pose_hg":
+        assert not weight.any()
+    else:
+        np.testing.assert_array_equal(weight, depths_weight)
+        counts = weight > 0
+        np.testing.assert_allclose(depth[counts], depths[counts], atol=1e-4)
+    if name == "ikol":
+        # Any root that is made up lies before the camera.
+        assert found["root_cam_m"][:, 2].min() > 0.5
+
+
+ROOTS = {"ikol": (0,), "i2l_body": (0,), "pose_hg": (6, 2, 3)}
+"""The root, and joints of which it can be made."""
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_without_a_root_there_are_no_depths(name):
+    records = lacking(name, None)
+    for i, record in enumerate(records):
+        joints = record["joints_cam_m"].copy()
+        joints[list(ROOTS[name]), 3] = 0
+        h36m = np.zeros((17, 4))
+        records[i] = record | {"joints_cam_m": joints, "joints_h36m_cam_m": h36m}
+    transform = made(name)
+    labels = numpy(transform.labels(batch(name, records), uniforms(transform))[0])
+    if name == "ikol":
+        assert not labels["target_uvd_weight"][..., 2].any()
+        assert labels["target_uvd_weight"][..., :2].any()
+    elif name == "i2l_body":
+        # Keypoints go on counting, as of a dataset that has no 3D joints.
+        assert not labels["is_3d"].any() and not labels["orig_joint_cam_m"].any()
+        assert labels["orig_joint_trunc"].any()
+        assert labels["fit_check_cam_m"][:, 1:, 3].any()
+    else:
+        assert not labels["reg_mask"].any()
+        assert not labels["joints_h36m_cam_m"][..., 3].any()
+        assert labels["target_heatmaps"].any()
+
+
+def test_joints_of_unknown_place_have_none_in_i2l():
+    records = [r | {"has_camera": 0} for r in lacking("i2l_body", "has_keypoints")]
+    transform = made("i2l_body")
+    labels, _ = transform.labels(batch("i2l_body", records), uniforms(transform))
+    assert not np.any(labels["orig_joint_img"]) and not np.any(
+        labels["orig_joint_trunc"]
+    )
+    assert np.all(labels["is_3d"]) and np.mean(labels["orig_joint_valid"]) > 0.9
+    assert np.any(labels["orig_joint_cam_m"])
+
+
+def test_what_declares_itself_a_weight_is_in_the_batch():
+    for name in SYSTEMS:
+        transform = made(name)
+        labels, _ = transform.labels(batch(name, people(name)), uniforms(transform))
+        assert set(transform.weights) <= set(labels)
+
+
+def test_int_crops_are_square_unless_stretched():
+    draws = uniforms(made("int_hmr"))
+    records = batch("int_hmr", people("int_hmr"))
+    wh = records["bbox_xywh_px"].numpy()[:, 2:]
+    assert (np.abs(wh[:, 0] - wh[:, 1]) > 5).any()
+    for stretched in (False, True):
+        options = int_hmr.int_options(1, clips=False, train=False)
+        options = int_hmr.IntOptions(**{**vars(options), "stretch_box": stretched})
+        labels, _ = int_hmr.IntTransform(options).labels(records, draws)
+        scale = labels["crop_to_image"].numpy()[:, [0, 1], [0, 1]] * 224 / 1.1
+        expected = wh if stretched else wh.max(1, keepdims=True).repeat(2, 1)
+        np.testing.assert_allclose(scale, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stretched", [False, True])
+def test_without_a_box_the_picture_is_taken_as_it_is(stretched):
     whole = {"bbox_xywh_px": np.array([0.0, 0.0, 300.0, 260.0])}
     records = [r | whole for r in people("int_hmr")]
-    transform = made("int_hmr", flip=0.0)
-    labels, _ = transform.labels(batch("int_hmr", records), uniforms(transform))
-    expected = [[300 / 224, 0, 0], [0, 260 / 224, 0]]
+    transform = made("int_hmr", flip=0.0, stretch_box=stretched)
+    draws = uniforms(transform)
+    labels, _ = transform.labels(batch("int_hmr", records, has_box=0.0), draws)
+    expected = [[300 / 224, 0, 0], [0, 300 / 224, -20]]
+    if stretched:
+        expected[1] = [0, 260 / 224, 0]
     for affine in labels["crop_to_image"].numpy():
         np.testing.assert_allclose(affine, expected, atol=1e-4)
+    # A box of a person may be as large as the picture.
+    labels, _ = transform.labels(batch("int_hmr", records), draws)
+    assert np.abs(labels["crop_to_image"].numpy() - expected).max((1, 2)).min() > 0.01
 
 
 @pytest.mark.parametrize(
