@@ -39,7 +39,8 @@ class FreiHand(indexed.IndexedSource):
             ``rootnet_output/bbox_root_freihand_output.json`` (layout ``i2l``).
         backgrounds: of the published layout: 4 takes the green-screen pictures and
             their three re-coloured copies, 1 the first alone.
-        masks: add the hand's mask, published for the first 32,560 pictures.
+        masks: of the published layout: add the hand's mask, published for the first
+            32,560 pictures.
         mano_model: file of the right hand, for exact translations in the published
             layout.
 
@@ -87,6 +88,16 @@ class FreiHand(indexed.IndexedSource):
             raise ValueError(f"layout: expected one of {_LAYOUTS}, got {layout!r}")
         if backgrounds not in (1, 2, 3, 4):
             raise ValueError(f"backgrounds: expected 1 to 4, got {backgrounds!r}")
+        of_other = {"rootnet": rootnet}
+        if layout == "i2l":
+            changed = backgrounds != 4
+            of_other = {
+                "masks": masks,
+                "backgrounds": changed,
+                "mano_model": bool(mano_model),
+            }
+        if unused := [name for name, given in of_other.items() if given]:
+            raise ValueError(f"{unused[0]}: not an option of the layout {layout}")
         super().__init__(
             raw,
             layout=layout,
@@ -175,7 +186,8 @@ class FreiHand(indexed.IndexedSource):
 
         if not self.exists(path):
             return {}
-        with Image.open(io.BytesIO(self.read_bytes(path, "a mask"))) as image:
+        data = self.read_image(path)["image"]
+        with Image.open(io.BytesIO(data)) as image:
             return {"mask": raw.mask_png(np.asarray(image.convert("L")) > 127)}
 
     # --- I2L-MeshNet's layout

@@ -167,9 +167,11 @@ class HumanData(indexed.IndexedSource):
             body = human_data_file.HUMAN_DATA
         index = np.array([body.get(name, -1) for name in wanted])
         pixels = file.rows("keypoints3d")
+        if pixels is None:  # COCO's; both end with the confidence
+            pixels = file.rows("keypoints2d")
         if pixels is not None:
             points = human_data_file.take(np.asarray(pixels[number], float), index)
-            fields["keypoints_px"] = points[:, [0, 1, 3]] * (points[:, 3:] > 0)
+            fields["keypoints_px"] = points[:, [0, 1, -1]] * (points[:, -1:] > 0)
         joints = file.rows("keypoints3d_cam")
         if joints is not None:
             points = human_data_file.take(np.asarray(joints[number], float), index)

@@ -4,6 +4,7 @@ Also what the datasets of COCO's layout share: parallel lists of images and
 annotations, detectors' boxes for testing, and the flags of a record.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -353,6 +354,16 @@ def select_joints(
     wanted = [names.get(name, name) for name in get_joint_set(target_set).joints]
     index = np.array([found.index(n) if n in found else -1 for n in wanted])
     return points[..., index, :] * (index >= 0)[:, None]
+
+
+def orders_in_images(annotations: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Of each annotation, how many before it have the same ``image_id``."""
+    seen: collections.Counter[Any] = collections.Counter()
+    orders = []
+    for annotation in annotations:
+        orders.append(seen[annotation["image_id"]])
+        seen[annotation["image_id"]] += 1
+    return orders
 
 
 def frame_number(file_name: str) -> int:

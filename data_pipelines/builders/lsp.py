@@ -130,7 +130,19 @@ class Lsp(RawSource):
 
 
 class LspExtended(Lsp):
-    """One person of one image of the extended training set; options as ``Lsp``."""
+    """One person of one image of the extended training set.
+
+    Joints that the release does not mark as visible have no label, since where they
+    are is a guess.
+
+    Args:
+        raw: folder with ``joints.mat`` and ``images``.
+        published_visibility: label every joint that has a place, as pose_hg's loader
+            does; those not marked as visible count as occluded.
+        joint_set: as in ``Lsp``; so are the other options.
+        published_box: as in ``Lsp``.
+        published_means: as in ``Lsp``.
+    """
 
     name = "lsp_extended"
     description = "LSP-Extended: ten thousand images of hard poses, joints by turkers."
@@ -145,6 +157,27 @@ class LspExtended(Lsp):
     counts = {"train": 10000}
     image_name = "im{:05d}.jpg"
 
+    def __init__(
+        self,
+        raw: str,
+        *,
+        joint_set: str = "lsp_14",
+        published_box: bool = False,
+        published_means: bool = False,
+        published_visibility: bool = False,
+    ):
+        super().__init__(
+            raw,
+            joint_set=joint_set,
+            published_box=published_box,
+            published_means=published_means,
+        )
+        self.published_visibility = published_visibility
+
+    def config(self) -> dict[str, Any]:
+        """The options."""
+        return super().config() | {"published_visibility": self.published_visibility}
+
     def splits(self) -> Sequence[str]:
         """All of it is for training."""
         return ("train",)
@@ -152,7 +185,10 @@ class LspExtended(Lsp):
     def read_keypoints(self) -> np.ndarray:
         """Every label; see ``Lsp.read_keypoints``."""
         joints = self._read((2, 0, 1), "[14, 3, N]")
-        return self._labelled(joints, joints[..., 2] > 0)
+        keypoints = self._labelled(joints, joints[..., 2] > 0)
+        if not self.published_visibility:
+            keypoints[keypoints[..., 2] < 2] = 0
+        return keypoints
 
     def keys(self, split: str) -> Sequence[int]:
         """Image numbers from 1."""

@@ -10,13 +10,11 @@ from data_pipelines import schema
 from data_pipelines.builders import indexed, raw
 from data_pipelines.builders import mpi_inf_3dhp_files as files
 from data_pipelines.builders.indexed import Entry
-from data_pipelines.schema import FieldSpec, Record
+from data_pipelines.builders.video_fields import VALID_FRAME
+from data_pipelines.schema import Record
 
 _SIDE_PX = 2048
 _TEST = tuple(f"TS{n}" for n in range(1, 7))
-_VALID = FieldSpec(
-    "valid_frame", "int64", (), doc="1 where the release evaluates the test frame"
-)
 _MAPPED = (25, 24, 23, 18, 19, 20, 4, 3, 5, 7, 16, 15, 14, 9, 10, 11)
 """The joints that INT (with 6 and 7) and pose_hg take to their own sets."""
 _MAPPED_TEST = (10, 9, 8, 11, 12, 13, 14, 15, 1, 0, 4, 3, 2, 5, 6, 7)
@@ -94,7 +92,7 @@ class MpiInf3dhp(indexed.IndexedSource):
     licence = "non-commercial research"
     counts = {"test": 24888}
     traits = {"crop_padding": 1.25, "occlude": 0.0}
-    spec = schema.RecordSpec("mpi_inf_3dhp_28", 28, extras=(_VALID,))
+    spec = schema.RecordSpec("mpi_inf_3dhp_28", 28, extras=(VALID_FRAME,))
 
     def __init__(
         self,

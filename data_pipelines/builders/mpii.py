@@ -32,8 +32,8 @@ class Mpii(RawSource):
         "Art Analysis, CVPR 2014"
     )
     needs = (
-        "annot/train.json, annot/val.json: lists of image, joints, joints_vis, center "
-        "and scale, one entry a person",
+        "annot/train.json, annot/valid.json (or val.json): lists of image, joints, "
+        "joints_vis, center and scale, one entry a person",
         "images/*.jpg",
     )
     origin = "http://human-pose.mpi-inf.mpg.de (images; annotations as JSON)"
@@ -54,9 +54,14 @@ class Mpii(RawSource):
         """The options."""
         return {"published_joints": self.published_joints}
 
+    def _file(self, split: str) -> str:
+        names = ("valid.json", "val.json") if split == "val" else (f"{split}.json",)
+        paths = [self.path("annot", name) for name in names]
+        return next((path for path in paths if self.exists(path)), paths[0])
+
     def _entries(self, split: str) -> list[dict[str, Any]]:
         if split not in self._people:
-            path = self.path("annot", f"{split}.json")
+            path = self._file(split)
             people = self.read_json(path)
             if not isinstance(people, list):
                 raise self.wrong(path, "a list of people", type(people).__name__)
@@ -82,9 +87,9 @@ class Mpii(RawSource):
     def example(self, split: str, key: Any) -> schema.Record:
         """One person."""
         person = self._entries(split)[key]
-        where = f"{self.path('annot', f'{split}.json')}: entry {key}"
         joints = np.asarray(person["joints"], np.float64)
         if joints.shape != (16, 2):
+            where = f"{self._file(split)}: entry {key}"
             raise self.wrong(where, "joints of shape [16, 2]", list(joints.shape))
         labelled = np.asarray((joints > 0).any(-1))
         seen = np.asarray(person.get("joints_vis", np.ones(16)), np.float64) > 0

@@ -67,6 +67,7 @@ class PoseTrack(RawSource):
             if image.get("is_labeled", True):
                 images[image["id"]] = image
         tracks = collections.defaultdict(list)
+        seen = set()
         for person in content["annotations"]:
             where = f"{path}: annotation"
             self.require(where, person, ("image_id", "track_id"))
@@ -75,7 +76,10 @@ class PoseTrack(RawSource):
                 self.drop(split, "frame not labelled")
             elif not _has_labels(person):
                 self.drop(split, "no box or keypoints")
+            elif (place := (person["track_id"], image["file_name"])) in seen:
+                self.drop(split, "track twice in a frame")
             else:
+                seen.add(place)
                 tracks[person["track_id"]].append((image, person))
         good = []
         for track in tracks.values():

@@ -1,5 +1,6 @@
 """3DPW in HybrIK's layout: SMPL parameters, SMPL joints and 17 regressed joints."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,12 +11,17 @@ from data_pipelines.builders import extra_fields, indexed, raw
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import Record
 
-_FILES = {"train": "3DPW_train_our.json", "test": "3DPW_test_new.json"}
+_FILES = {
+    "train": ("3DPW_train_our.json", "3DPW_train_new.json"),
+    "test": ("3DPW_test_new.json",),
+}
 _MIN_SIDE_PX = 5
 
 
 class Pw3dHybrik(indexed.IndexedSource):
     """3DPW as published with HybrIK and used by IKOL: those splits whose file is there.
+
+    Where the file does not number people, ``person_id`` is the order in the picture.
 
     Args:
         raw: folder with ``json`` and ``imageFiles``.
@@ -30,7 +36,8 @@ class Pw3dHybrik(indexed.IndexedSource):
         "annotations: Li et al., HybrIK, CVPR 2021"
     )
     needs = (
-        "json/3DPW_train_our.json (optional; HybrIK's file with twist labels)",
+        "json/3DPW_train_our.json (optional; HybrIK's file with twist labels), or "
+        "3DPW_train_new.json",
         "json/3DPW_test_new.json",
         "imageFiles/<sequence>/image_%05d.jpg",
     )
@@ -40,14 +47,20 @@ class Pw3dHybrik(indexed.IndexedSource):
     traits = {"crop_padding": 1.25}
     spec = schema.RecordSpec("smpl_24", 24, extras=(extra_fields.TRANSLATION_KNOWN,))
 
+    @functools.cached_property
+    def _paths(self) -> dict[str, str]:
+        """The first file of each split that is there, or would be."""
+        choices = {s: [self.path("json", n) for n in _FILES[s]] for s in _FILES}
+        return {s: next(filter(self.exists, c), c[0]) for s, c in choices.items()}
+
     def _file(self, split: str) -> str:
-        return self.path("json", _FILES[split])
+        return self._paths[split]
 
     def splits(self) -> Sequence[str]:
         """Those of train and test whose file is there."""
         found = tuple(s for s in _FILES if self.exists(self._file(s)))
         if not found:
-            expected = " or ".join(_FILES.values())
+            expected = " or ".join(name for names in _FILES.values() for name in names)
             raise self.wrong(self.path("json"), expected, "none")
         return found
 
@@ -59,16 +72,18 @@ class Pw3dHybrik(indexed.IndexedSource):
             ("file_name", "sequence", "width", "height", "cam_param"),
             ("bbox", "smpl_param", "h36m_joints", "smpl_joint_cam", "smpl_joint_img"),
         )
+        orders = indexed.orders_in_images(annotations)
         for number, annotation in enumerate(annotations):
             if min(annotation["bbox"][2:]) < _MIN_SIDE_PX:
                 self.drop(split, f"box under {_MIN_SIDE_PX} pixels")
                 continue
             image = images[annotation["image_id"]]
-            yield Entry(f"{number:08d}", (image, annotation))
+            person = annotation.get("person_id", orders[number])
+            yield Entry(f"{number:08d}", (image, annotation, person))
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one frame."""
-        image, annotation = data
+        image, annotation, person = data
         where = f"{self._file(split)}: annotations[{int(key)}]"
         camera, fit = image["cam_param"], annotation["smpl_param"]
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
@@ -83,7 +98,7 @@ class Pw3dHybrik(indexed.IndexedSource):
             **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": image["sequence"],
             "frame_id": indexed.frame_number(image["file_name"]),
-            "person_id": int(annotation.get("person_id", 0)),
+            "person_id": int(person),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
             "keypoints_px": raw.with_validity(points["smpl_joint_img"][:, :2]),
             "joints_cam_m": raw.with_validity(points["smpl_joint_cam"]),

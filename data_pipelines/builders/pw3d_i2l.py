@@ -76,7 +76,8 @@ class Pw3dI2l(indexed.IndexedSource):
             path = self.path("rootnet_output", "bbox_root_pw3d_output.json")
             found = indexed.detections(self, path, "ann_id", 1.0)
             boxes = {item["ann_id"]: item for item in found}
-        for annotation in annotations:
+        orders = indexed.orders_in_images(annotations)
+        for annotation, order in zip(annotations, orders, strict=True):
             image = images[annotation["image_id"]]
             box = None
             if boxes is not None:
@@ -86,11 +87,12 @@ class Pw3dI2l(indexed.IndexedSource):
                     continue
             elif not indexed.usable_box(self, split, annotation, image):
                 continue
-            yield Entry(f"{annotation['id']:08d}", (image, annotation, box))
+            person = annotation.get("person_id", order)
+            yield Entry(f"{annotation['id']:08d}", (image, annotation, person, box))
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one frame."""
-        image, annotation, detection = data
+        image, annotation, person, detection = data
         where = f"{self._file(split)}: annotation {annotation['id']}"
         camera = image["cam_param"]
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
@@ -102,7 +104,7 @@ class Pw3dI2l(indexed.IndexedSource):
             **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": image["sequence"],
             "frame_id": int(frame),
-            "person_id": int(annotation.get("person_id", 0)),
+            "person_id": int(person),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
             "intrinsics": raw.pinhole(camera["focal"], camera["princpt"]),
             **indexed.smpl_fields(self, where, annotation["smpl_param"]),

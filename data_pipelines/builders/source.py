@@ -8,6 +8,8 @@ from data_pipelines import schema
 from data_pipelines.schema import RecordError
 
 Key = str | int
+MALFORMED = (LookupError, TypeError, ValueError)
+"""What a source raises on an entry that is not as published, beside RecordError."""
 
 
 class RecordSource(abc.ABC):
@@ -89,7 +91,7 @@ def examples_or_errors(
 
     Yields:
         In the order of the keys a complete record, or a ``RecordError`` that names
-        dataset, split, key and what is wrong.
+        dataset, split, key and what is wrong; errors of ``MALFORMED`` become one.
 
     Raises:
         RecordError: the source gives fewer or more records than there are keys.
@@ -105,7 +107,7 @@ def examples_or_errors(
                 done += 1
         except _WrongNumberError:
             raise
-        except RecordError as error:
+        except MALFORMED as error:
             # A source that works ahead may have stumbled over a later key.
             yield _alone(source, split, keys[done], error)
             done += 1
@@ -132,21 +134,34 @@ def _where(source: RecordSource, split: str, key: Key) -> str:
 def _validated(
     source: RecordSource, split: str, key: Key, record: schema.Record
 ) -> schema.Record | RecordError:
+    where = _where(source, split, key)
     try:
-        return schema.validate(record, source.spec, _where(source, split, key))
+        return schema.validate(record, source.spec, where)
     except RecordError as error:
         return error
+    except MALFORMED as error:
+        return _named(where, error)
 
 
 def _alone(
-    source: RecordSource, split: str, key: Key, error: RecordError
+    source: RecordSource, split: str, key: Key, error: Exception
 ) -> schema.Record | RecordError:
     try:
-        (record,) = source.examples(split, [key])
-        return _validated(source, split, key, record)
-    except RecordError as again:
+        found = list(source.examples(split, [key]))
+    except MALFORMED as again:
         error = again
-    except ValueError:
-        pass  # not one record for the key: the first error says more
-    error.args = (f"{_where(source, split, key)}: {error}",)
-    return error
+    else:
+        if len(found) == 1:
+            return _validated(source, split, key, found[0])
+        # Not one record for the key: the first error says more.
+    return _named(_where(source, split, key), error)
+
+
+def _named(where: str, error: Exception) -> RecordError:
+    """The error with its record; of the same type if it is a ``RecordError``."""
+    if isinstance(error, RecordError):
+        error.args = (f"{where}: {error}",)
+        return error
+    named = RecordError(f"{where}: {type(error).__name__}: {error}")
+    named.__cause__ = error
+    return named

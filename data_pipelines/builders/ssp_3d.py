@@ -19,7 +19,7 @@ _GENDERS = {"m": "male", "f": "female"}
 class Ssp3d(RawSource):
     """One person of one image, with SMPL's pose and shape of the person's gender.
 
-    The pose's root is in the camera frame; no translation is published, so that
+    The pose's root is in the camera frame; the translation is not read, so that
     ``translation_m`` is zero and ``has_root`` 0. Keypoints keep their confidence.
 
     Args:

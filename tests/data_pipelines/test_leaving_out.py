@@ -73,6 +73,44 @@ def test_a_source_that_works_ahead_blames_the_right_record():
         list(checked_examples(source, "train", keys))
 
 
+class Malformed(People):
+    """Entries that stumble where a source reads them, or give no record."""
+
+    errors = {
+        "train_1": KeyError("focal"),
+        "train_2": TypeError("no list"),
+        "train_4": IndexError("list index out of range"),
+    }
+
+    def example(self, split, key):
+        if key in self.errors:
+            raise self.errors[key]
+        return super().example(split, key)
+
+    def examples(self, split, keys):
+        return (self.example(split, key) for key in keys)
+
+
+def test_malformed_entries_are_named_like_bad_records(tmp_path):
+    source = Malformed()
+    keys = source.keys("train")
+    found = list(examples_or_errors(source, "train", keys))
+    bad = {
+        k: str(f) for k, f in zip(keys, found, strict=True) if not isinstance(f, dict)
+    }
+    place = "people_smpl_24: split train: key"
+    assert bad == {
+        "train_1": f"{place} 'train_1': KeyError: 'focal'",
+        "train_2": f"{place} 'train_2': TypeError: no list",
+        "train_4": f"{place} 'train_4': IndexError: list index out of range",
+    }
+    with pytest.raises(schema.RecordError, match="key 'train_1': KeyError: 'focal'"):
+        list(checked_examples(source, "train", keys))
+    factory = functools.partial(Malformed, (("train", 6),))
+    path = base.build(factory, tmp_path, skip_bad=3, progress=False)
+    assert records.verify(path) == {"train": 3}
+
+
 class Published(People):
     """Knows how many records the public release has, and drops some persons."""
 

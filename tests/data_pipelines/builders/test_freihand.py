@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.builders.freihand import FreiHand
+from data_pipelines.builders.source import examples_or_errors
 from data_pipelines.schema import RecordError
 from tests.data_pipelines.builders.published import (
     build,
@@ -144,3 +145,26 @@ def test_the_layout_of_i2l_meshnet(i2l):
 def test_the_records_on_disk(release, tmp_path):
     factory = functools.partial(FreiHand, str(release[0]))
     assert build(factory, tmp_path / "out").spec == FreiHand.spec
+
+
+def test_a_mask_that_cannot_be_read_is_named(release):
+    (release[0] / "training/mask/00000001.jpg").write_bytes(b"no picture")
+    source = FreiHand(str(release[0]), masks=True)
+    found = list(examples_or_errors(source, "train", source.keys("train")))
+    bad = [i for i, item in enumerate(found) if not isinstance(item, dict)]
+    assert bad == [1, 3, 5, 7]
+    assert "mask/00000001.jpg: expected an image" in str(found[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rootnet": True}, "rootnet: not an option of the layout published"),
+        ({"layout": "i2l", "masks": True}, "masks: not an option of the layout i2l"),
+        ({"layout": "i2l", "backgrounds": 1}, "backgrounds: not an option"),
+        ({"layout": "i2l", "mano_model": "a.pkl"}, "mano_model: not an option"),
+    ],
+)
+def test_options_of_the_other_layout(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        FreiHand(str(tmp_path), **options)

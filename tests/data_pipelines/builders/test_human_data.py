@@ -168,6 +168,57 @@ def test_files_made_from_hybrik(tmp_path, factor, unit):
         assert record["translation_known"] == 0 and record["has_root"] == 1
 
 
+def test_hybrik_coco_holds_its_keypoints_as_2d(tmp_path):
+    """COCO's file has neither fits nor joints; its columns are the convention's."""
+    content = hybrik(pictures(tmp_path), 2, np.random.default_rng(3))
+    image = content["keypoints3d"]
+    content = {k: content[k] for k in ("image_path", "bbox_xywh", "depth_factor")}
+    pixels = np.random.default_rng(4).uniform(1, 40, (N, 190, 3))
+    pixels[1, 5, 2] = 0
+    file = save(tmp_path, "hybrik_coco_2017_train.npz", content)
+    source = HumanData(str(tmp_path), train=file, images="datasets/mine")
+    assert all(r["has_keypoints"] == 0 for r in read(source, "train").values())
+    file = save(tmp_path, file.rpartition("/")[2], content | {"keypoints2d": pixels})
+    source = HumanData(str(tmp_path), train=file, images="datasets/mine")
+    knee, wrist = (JOINT_SETS["smpl_29"].index(n) for n in ("left_knee", "left_wrist"))
+    for number, record in enumerate(read(source, "train").values()):
+        assert record["has_keypoints"] == 1 and record["has_joints_3d"] == 0
+        close(record["keypoints_px"][knee], pixels[number, 4])
+        close(record["keypoints_px"][wrist], pixels[number, 20])
+    right = JOINT_SETS["smpl_29"].index("right_knee")
+    found = read(source, "train")["00000001"]["keypoints_px"]
+    close(found[right], 0)
+    both = content | {"keypoints2d": pixels, "keypoints3d": image}
+    file = save(tmp_path, "both.npz", both)
+    source = HumanData(str(tmp_path), train=file, images="datasets/mine")
+    close(read(source, "train")["00000000"]["keypoints_px"][knee, :2], image[0, 4, :2])
+
+
+@pytest.mark.parametrize(
+    ("convention", "joint_set", "places"),
+    [
+        ("h36m_mmpose", "h36m_right_first_17", {"right_knee": 2, "left_wrist": 13}),
+        ("penn_action", "penn_action_13", {"left_shoulder": 1, "right_ankle": 12}),
+        ("instavariety", "insta_variety_25", {"op_nose": 14, "op_right_ankle": 24}),
+    ],
+)
+def test_conventions_of_videos(tmp_path, convention, joint_set, places):
+    order = JOINT_SETS[joint_set]
+    number = len(order.joints)
+    pixels = np.random.default_rng(5).uniform(1, 40, (N, number, 3))
+    content = {
+        "image_path": pictures(tmp_path),
+        "bbox_xywh": np.array([[1.0, 2, 30, 40]] * N),
+        "keypoints2d": pixels,
+        "keypoints2d_convention": convention,
+    }
+    file = save(tmp_path, "video.npz", content)
+    options = {"images": "datasets/mine", "joint_set": joint_set}
+    found = read(HumanData(str(tmp_path), test=file, **options), "test")["00000002"]
+    close(found["keypoints_px"], pixels[2])
+    assert {name: order.index(name) for name in places} == places
+
+
 def test_the_records_on_disk(tmp_path):
     content = hybrik(pictures(tmp_path), 2, np.random.default_rng(2))
     file = save(tmp_path, "hybrik_pw3d_test.npz", content)

@@ -1,6 +1,7 @@
 """HybrIK's annotations of Human3.6M, 3DPW and MPI-INF-3DHP."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -259,3 +260,17 @@ def test_mpi_inf_3dhp_labels(mpi):
 def test_mpi_inf_3dhp_on_disk(mpi, tmp_path):
     factory = functools.partial(MpiInf3dhpHybrik, str(mpi[0]))
     assert build(factory, tmp_path / "out").spec == MpiInf3dhpHybrik.spec
+
+
+def test_pw3d_numbers_people_and_takes_the_other_name(pw3d):
+    folder, annotations = pw3d
+    path = folder / "json/3DPW_train_our.json"
+    path.rename(folder / "json/3DPW_train_new.json")
+    source = Pw3dHybrik(str(folder))
+    assert source.splits() == ("train",)
+    assert [r["person_id"] for r in read(source, "train").values()] == [0, 1]
+    content = json.loads((folder / "json/3DPW_train_new.json").read_text())
+    content["annotations"][2]["person_id"] = 7
+    put(path, content)
+    found = read(Pw3dHybrik(str(folder)), "train")
+    assert [r["person_id"] for r in found.values()] == [0, 7]

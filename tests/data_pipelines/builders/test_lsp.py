@@ -59,20 +59,24 @@ def test_every_label_of_lsp(tmp_path):
         )
 
 
-def test_conversion_of_the_extended_set(tmp_path):
+@pytest.mark.parametrize("published", [False, True])
+def test_conversion_of_the_extended_set(tmp_path, published):
     points = labels(3, 1)
     points[1, [0, 13]] = 0
     write_extended(tmp_path / "raw", points, (1, 2, 3))
 
     def make():
-        return LspExtended(str(tmp_path / "raw"))
+        return LspExtended(str(tmp_path / "raw"), published_visibility=published)
 
     found = written.built(make, tmp_path / "out", "train")
     assert list(found) == ["im00001", "im00002", "im00003"]
     for i, record in enumerate(found.values()):
         expected = points[i].copy()
+        expected[(expected[:, :2] == 0).all(-1)] = -1
         expected[:, 2] += 1
-        expected[(expected[:, :2] == 0).all(-1)] = 0
+        if not published:  # joints that are not marked as visible have no label
+            expected[expected[:, 2] == 1] = 0
+        expected[expected[:, 2] == 0] = 0
         shown = expected[expected[:, 2] > 0, :2]
         written.same(
             record, {"keypoints_px": expected, "bbox_xywh_px": square(shown)}, 1e-4
@@ -86,7 +90,10 @@ def test_middles(tmp_path):
     order = [0, 1, 2, 3, 4, 5, None, None, 12, 13, *range(6, 12)]
     for published in (False, True):
         dataset = LspExtended(
-            str(tmp_path), joint_set="mpii_16", published_means=published
+            str(tmp_path),
+            joint_set="mpii_16",
+            published_means=published,
+            published_visibility=True,
         )
         for i in range(2):
             found = dataset.example("train", i + 1)["keypoints_px"]
@@ -117,8 +124,11 @@ def test_the_published_loader(parity_dir, tmp_path):
         "published_box": True,
         "published_means": True,
     }
+    extended = LspExtended(
+        str(tmp_path / "lspet"), published_visibility=True, **options
+    )
     for dataset, split in (
-        (LspExtended(str(tmp_path / "lspet"), **options), "train"),
+        (extended, "train"),
         (Lsp(str(tmp_path / "lsp"), **options), "val"),
     ):
         records = written.read_all(dataset, split)

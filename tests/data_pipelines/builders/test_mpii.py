@@ -75,6 +75,17 @@ def test_every_label(raw):
     assert records["train_000001"]["keypoints_px"][[0, 9], 2].max() == 0
 
 
+def test_the_name_of_the_release_for_the_validation_part(raw):
+    folder, people = raw
+    assert list(Mpii(str(folder)).keys("val")) == [0]
+    (folder / "annot" / "valid.json").write_text(json.dumps(people[:2]))
+    assert list(Mpii(str(folder)).keys("val")) == [0, 1]
+    for name in ("val", "valid"):
+        (folder / "annot" / f"{name}.json").unlink()
+    with pytest.raises(RecordError, match=r"mpii: .*valid.json: expected a JSON file"):
+        Mpii(str(folder)).keys("val")
+
+
 def test_conversion(raw, tmp_path):
     def make():
         return Mpii(str(raw[0]))

@@ -103,3 +103,17 @@ def test_another_release(tmp_path):
     path.write_text(json.dumps({"annolist": []}))
     with pytest.raises(RecordError, match=r"a.json: expected an entry named 'images'"):
         PoseTrack(str(tmp_path)).keys("train")
+
+
+def test_a_track_twice_in_a_frame(tmp_path):
+    path, content = write(tmp_path, "train", "000001_bonn", 3, (5,))
+    again = content["annotations"][1] | {"bbox": [1, 2, 3, 4], "id": 7}
+    content["annotations"].append(again)
+    path.write_text(json.dumps(content))
+    dataset = PoseTrack(str(tmp_path), min_frames=3, box="annotated")
+    found = list(written.read_all(dataset, "train").values())
+    assert len(found) == 3
+    box = content["annotations"][1]["bbox"]
+    written.same(found[1], {"bbox_xywh_px": box})
+    assert dataset.dropped == {("train", "track twice in a frame"): 1}
+    assert PoseTrack(str(tmp_path), min_frames=4).keys("train") == []
