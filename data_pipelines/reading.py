@@ -31,6 +31,8 @@ class Transform(Protocol):
         joint_set: in which ``labels`` receives joints.
         fields: of the schema that ``labels`` receives, with ``image`` among them.
         num_uniforms: random numbers per record.
+        weights: optional; keys of the batch that are made 0 in records which only fill
+            it up, beside ``has_smpl`` and those that end in ``_weight``.
         num_clip_uniforms: optional; how many of the random numbers, the first ones, all
             frames of a clip share.
         extras: optional; ``FieldSpec`` of fields beside the schema's that the transform
@@ -244,8 +246,9 @@ class RecordIterator(Iterator[Batch]):
         labels, pixels = self._transform.labels(parsed, plan["uniforms"])
         labels["valid"] = plan["valid"]
         labels["sample_index"] = plan["sample_index"]
+        declared = getattr(self._transform, "weights", ())
         for name, value in labels.items():
-            if name.endswith("_weight") or name == "has_smpl":
+            if name in declared or name.endswith("_weight") or name == "has_smpl":
                 shape = [-1] + [1] * (len(value.shape) - 1)
                 labels[name] = value * tf.reshape(plan["weight"], shape)
         return labels, pixels

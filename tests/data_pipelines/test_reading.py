@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from data_pipelines import order, reading, records, schema
 from data_pipelines.builders import base
+from data_pipelines.clips import ClipOptions
+from data_pipelines.transforms import i2l, int_hmr, pose_hg
 from data_pipelines.transforms.ikol import IkolTransform, ikol_options
 from tests.data_pipelines.people import People, build_people, make_record, parsed
 
@@ -172,6 +174,47 @@ def test_mixture_maps_joints_by_name(built, coco):
             )
     unmixed = dataset([built, coco], num_epochs=1)
     np.testing.assert_array_equal(indices(list(unmixed)), np.arange(16))
+
+
+class Weighing(Plain):
+    """Names what carries weight, whatever it is called."""
+
+    weights = ("keypoints_px",)
+
+
+def test_declared_weights_of_padding_are_zero(built):
+    *_, last = dataset(built, batch_size=4, num_epochs=1, transform=Weighing())
+    assert last["keypoints_px"][:3, :, 2].all() and not last["keypoints_px"][3:].any()
+    clips = ClipOptions(3, sampling="all")
+    batches = list(dataset(built, num_epochs=1, transform=Weighing(), clips=clips))
+    # Windows of 4, 4 and 3 frames: a repeated frame is trained on, a filler is not.
+    keypoints, valid = (
+        np.concatenate([batch[name] for batch in batches])
+        for name in ("keypoints_px", "valid")
+    )
+    filler = ~valid.any(1)
+    assert (valid[~filler] == 0).any() and filler.any()
+    assert keypoints[~filler][..., 2].all() and not keypoints[filler].any()
+
+
+@pytest.mark.parametrize("name", ["ikol", "i2l", "int_hmr", "pose_hg"])
+def test_padding_has_no_weight_in_any_system(built, name):
+    made = {
+        "ikol": lambda: IkolTransform(ikol_options(train=True, image_size_px=SIZE)),
+        "i2l": lambda: i2l.I2lTransform(i2l.i2l_options(train=True)),
+        "int_hmr": lambda: int_hmr.IntTransform(
+            int_hmr.int_options(clips=False, train=True)
+        ),
+        "pose_hg": lambda: pose_hg.PoseHgTransform(pose_hg.pose_hg_options(train=True)),
+    }[name]()
+    (batch,) = dataset(built, batch_size=12, num_epochs=1, transform=made)
+    np.testing.assert_array_equal(batch["valid"], [1] * 11 + [0])
+    for key in made.weights:
+        assert not batch[key][-1].any(), key
+    masks = ("_weight", "_mask", "_valid", "_trunc", "has_smpl", "is_3d")
+    for key in (key for key in batch if key.endswith(masks)):
+        trains = name == "pose_hg" and key == "is_3d"  # says what, not how much
+        assert trains or not batch[key][-1].any(), key
 
 
 class Further(Plain):
