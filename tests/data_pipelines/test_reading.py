@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines import order, reading, records, schema
+from data_pipelines import checking, order, reading, records, schema
 from data_pipelines.builders import base
 from data_pipelines.clips import ClipOptions
 from data_pipelines.transforms import i2l, int_hmr, pose_hg
@@ -323,6 +323,55 @@ def test_another_order_or_body_is_refused(built, coco, tmp_path):
 def test_missing_directory_is_refused(tmp_path):
     with pytest.raises(schema.RecordError, match="expected a directory of records"):
         dataset(tmp_path / "nowhere")
+
+
+class Wrong(People):
+    """People whose 3D joints are changed by a function."""
+
+    def __init__(self, change):
+        super().__init__()
+        self._change = change
+
+    def example(self, split, key):
+        return self._change(super().example(split, key))
+
+
+def scaled(factor):
+    return lambda r: r | {"joints_cam_m": r["joints_cam_m"] * [*[factor] * 3, 1]}
+
+
+def moved(share):
+    def change(r):
+        offset = share * max(r["bbox_xywh_px"][2:])
+        return r | {"keypoints_px": r["keypoints_px"] + [offset, 0, 0]}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "warnings"),
+    [
+        (lambda r: r, ()),
+        (moved(0.01), ()),
+        (moved(0.05), ("5.0% of the box's longer side from the 2D joints",)),
+        (scaled(1000.0), ("3D joints of 10 of 10 records are not 0.05 to 5 m",)),
+        (scaled(0.01), ("is the unit wrong",)),
+    ],
+)
+def test_check_warns_of_what_is_suspicious(tmp_path, caplog, change, warnings):
+    path = base.build(functools.partial(Wrong, change), tmp_path, progress=False)
+    (found,) = checking.check(path)
+    assert len(found.warnings) == len(warnings) == len(caplog.messages)
+    for line, logged, expected in zip(
+        found.warnings, caplog.messages, warnings, strict=True
+    ):
+        assert expected in line and logged == f"{path}: train: {line}"
+
+
+def test_check_refuses_joints_that_do_not_project(tmp_path):
+    path = base.build(functools.partial(Wrong, moved(0.3)), tmp_path, progress=False)
+    with pytest.raises(schema.RecordError, match=r"train: .*median distance of 30\.0%"):
+        list(checking.check(path))
 
 
 def test_transform_protocol_is_met():
