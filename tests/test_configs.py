@@ -95,9 +95,10 @@ def test_published_numbers():
         weights = config.losses.weights
         assert (weights.beta, weights.twist, weights.uvd) == (1.0, 0.01, 1.0)
         assert weights.theta == 0.01
-    mixture = {"h36m": 0.3, "mpi_inf_3dhp": 0.1, "coco": 0.4, "pw3d": 0.2}
+    names = ("h36m_hybrik", "mpi_inf_3dhp_hybrik", "coco", "pw3d_hybrik")
+    mixture = dict(zip(names, (0.3, 0.1, 0.4, 0.2), strict=True))
     assert first.data.sources.to_dict() == mixture
-    mixture = {"h36m": 0.3, "coco": 0.15, "mpi_inf_3dhp": 0.4, "pw3d": 0.15}
+    mixture = dict(zip(names, (0.3, 0.4, 0.15, 0.15), strict=True))
     assert second.data.sources.to_dict() == mixture
 
 

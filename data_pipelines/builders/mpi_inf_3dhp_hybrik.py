@@ -80,7 +80,12 @@ class MpiInf3dhpHybrik(indexed.IndexedSource):
         points = indexed.numbers(self, f"{where}: keypoints_cam", points, (number, 3))
         joints = raw.with_validity(points / 1000)
         pixels = raw.with_validity(rigid.project(intrinsics[:, :3], joints[:, :3]))
+        scored = {}
         if split == "test":
+            # The 17 joints that the test protocol scores, in Human3.6M's order.
+            scored["joints_h36m_cam_m"] = indexed.select_joints(
+                joints, "mpi_inf_3dhp_test_17", "h36m_17"
+            )
             joints, pixels = (
                 indexed.select_joints(
                     p, "mpi_inf_3dhp_test_17", "hybrik_3dhp_28", _SAME
@@ -95,6 +100,7 @@ class MpiInf3dhpHybrik(indexed.IndexedSource):
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
             "keypoints_px": pixels,
             "joints_cam_m": joints,
+            **scored,
             "intrinsics": intrinsics[:, :3],
             "activity_id": int(annotation.get("activity_id", 0)),
         }

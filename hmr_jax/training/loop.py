@@ -123,11 +123,11 @@ def train(
     )
     iterator = feeding.resumable(make_iterator)
     with contextlib.closing(checkpoints):
+        if record is not None and checkpoints.latest is not None:
+            record.check()
         state, first = _initial_state(
             task, iterator, tx, options.seed, checkpoints, start_from
         )
-        if record is not None and first > 0:
-            record.check()
         if first >= options.num_steps:
             logging.info("%s: already trained for %d steps", workdir, first)
             return Result(parallel.place(state), True, None)

@@ -252,6 +252,9 @@ def test_mpi_inf_3dhp_labels(mpi):
     ).split()
     for name, point in zip(published, labels["test"], strict=True):
         close(test["joints_cam_m"][order.index(name)], [*point, 1])
+    # Section 17.4: where each joint of the test set stands among Human3.6M's 17.
+    scored = [14, 11, 12, 13, 8, 9, 10, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4]
+    close(test["joints_h36m_cam_m"], np.c_[labels["test"][scored], np.ones(17)])
     assert test["joints_cam_m"][:, 3].sum() == 17
     assert test["keypoints_px"][:, 2].sum() == 17
     assert test["activity_id"] == 5 and train["activity_id"] == 0
