@@ -3,10 +3,15 @@
 One run makes JPEG files of the sizes that the systems' datasets have, stores them as
 records for this library and as files for its peer, PyTorch's DataLoader, which does the
 same crops with OpenCV. Each measurement runs in a process of its own that may use one
-core, and then all. Last, batches are taken at the pace of a training step, and the
-share of the time that the step waits for them is measured.
+core, and then all. This library's rate is measured twice: with JPEG files finer than
+the crop decoded at a part of their size, which is the default, and at their full size,
+as the peer does. The shortest training step that a rate feeds without waiting is that
+of a batch at this rate, ``feeds_step_ms``. Where ``--step_ms`` gives the length of a
+measured training step, batches are taken at its pace and the share of the time that it
+waits for them is measured.
 
     python benchmarks/input_pipeline.py --peer_python=PATH/python --out=input.json
+    python benchmarks/input_pipeline.py --systems=ikol --batch=64 --step_ms=250
 
 ``--peer_python`` is a Python with torch, opencv-python-headless and Pillow; without it
 the peer is left out.
@@ -56,14 +61,16 @@ _SECONDS = flags.DEFINE_float(
 _CORES = flags.DEFINE_list("cores", ["1", "all"], "Cores to measure with.")
 _STEP_MS = flags.DEFINE_float(
     "step_ms",
-    0.0,
-    "Training step that batches are fed to; 0: as our own rate on one "
-    "core would need, times 0.8 of the cores.",
+    None,
+    "Length of a measured training step of --batch images that batches are fed to, "
+    "for one of --systems; without it no waiting is measured.",
+    lower_bound=0.0,
 )
 _PEER = flags.DEFINE_string("peer_python", None, "Python with torch and OpenCV.")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 _MEASURE = flags.DEFINE_string("measure", None, "Used by the script itself.")
-_DATA = flags.DEFINE_string("data", None, "Used by the script itself.")
+_DATA = flags.DEFINE_string("data", "", "Used by the script itself.")
+_FULL_SIZE = flags.DEFINE_bool("full_size", False, "Used by the script itself.")
 
 
 def jpeg(index: int, size: tuple[int, int]) -> bytes:
@@ -162,33 +169,41 @@ def write_data(system: str, folder: pathlib.Path, count: int) -> None:
     np.savez(folder / "labels.npz", boxes=boxes, keypoints=np.array(keypoints))
 
 
-def make_transform(system: str) -> Any:
+def make_transform(system: str, reduce_jpeg: bool) -> Any:
     """The full training augmentation of a system."""
+    common: dict[str, Any] = {"train": True, "reduce_jpeg": reduce_jpeg}
     if system == "ikol":
-        return ikol.IkolTransform(ikol.ikol_options("hybrik", train=True))
+        return ikol.IkolTransform(ikol.ikol_options("hybrik", **common))
     if system.startswith("i2l"):
         mode = system.removeprefix("i2l_")
-        return i2l.I2lTransform(i2l.i2l_options(mode, train=True))
+        return i2l.I2lTransform(i2l.i2l_options(mode, **common))
     if system.startswith("int"):
         together = system == "int_clips"
-        options = int_hmr.int_options(2, clips=together, train=True)
+        options = int_hmr.int_options(2, clips=together, **common)
         return int_hmr.IntTransform(options)
-    return pose_hg.PoseHgTransform(pose_hg.pose_hg_options(train=True))
+    return pose_hg.PoseHgTransform(pose_hg.pose_hg_options(**common))
 
 
-def open_batches(system: str, folder: pathlib.Path, batch: int, threads: int):
+def images_of(system: str, batch: int) -> int:
+    """Images in a batch: clips are whole."""
+    return max(1, batch // CLIP) * CLIP if system == "int_clips" else batch
+
+
+def open_batches(
+    system: str, folder: pathlib.Path, batch: int, threads: int, reduce_jpeg: bool
+):
     """An endless iterator of batches and the images in each."""
     together = system == "int_clips"
     batches = reading.make_dataset(
         (folder / "location").read_text(),
         split="train",
         batch_size=max(1, batch // CLIP) if together else batch,
-        transform=make_transform(system),
+        transform=make_transform(system, reduce_jpeg),
         shuffle=True,
         clips=clips.ClipOptions(CLIP) if together else None,
         num_threads=threads,
     )
-    return batches, max(1, batch // CLIP) * CLIP if together else batch
+    return batches, images_of(system, batch)
 
 
 def warm_up(batches: Any, seconds: float) -> None:
@@ -235,11 +250,14 @@ def measure(kind: str) -> None:
     system, what = kind.split(":")
     threads = len(os.sched_getaffinity(0))
     folder = pathlib.Path(_DATA.value)
-    batches, images = open_batches(system, folder, _BATCH.value, threads)
+    batches, images = open_batches(
+        system, folder, _BATCH.value, threads, not _FULL_SIZE.value
+    )
     if what == "rate":
         result = measured_rate(batches, images, _SECONDS.value)
     else:
-        result = measured_wait(batches, images, _SECONDS.value, _STEP_MS.value)
+        step_ms = _STEP_MS.value or 0.0
+        result = measured_wait(batches, images, _SECONDS.value, step_ms)
     print(json.dumps(result))
 
 
@@ -265,18 +283,19 @@ def measured(system: str, folder: pathlib.Path, cores: int, total: int) -> dict:
     seconds = str(_SECONDS.value)
     ours = [sys.executable, __file__, f"--measure={system}:rate", *common, seconds]
     row: dict[str, Any] = {"system": system, "cores": cores}
-    row["ours_images_per_s"] = in_process(ours, cores)["images_per_s"]
+    rate = in_process(ours, cores)["images_per_s"]
+    row["ours_images_per_s"] = rate
+    row["feeds_step_ms"] = 1000 * images_of(system, _BATCH.value) / rate
+    full = in_process([*ours, "--full_size"], cores)
+    row["ours_full_size_images_per_s"] = full["images_per_s"]
     if _PEER.value:
         script = pathlib.Path(__file__).with_name("input_pipeline_peer.py")
         peer = [_PEER.value, str(script), f"--system={system}", *common, seconds]
         row["peer_images_per_s"] = in_process(peer, cores)["images_per_s"]
         row["ratio"] = row["ours_images_per_s"] / row["peer_images_per_s"]
-    if cores == total:
-        step = _STEP_MS.value
-        images = CLIP if system == "int_clips" else 1
-        batch = max(1, _BATCH.value // images) * images
-        step = step or 1000 * batch / row["ours_images_per_s"] / 0.8
-        kind = [f"--measure={system}:wait", f"--step_ms={step}"]
+        row["full_size_ratio"] = full["images_per_s"] / row["peer_images_per_s"]
+    if cores == total and _STEP_MS.value is not None:
+        kind = [f"--measure={system}:wait", f"--step_ms={_STEP_MS.value}"]
         command = [sys.executable, __file__, *kind, *common, seconds]
         row |= in_process(command, cores)
     return row
@@ -290,9 +309,14 @@ def main(_: list[str]) -> None:
     unknown = sorted(set(_SYSTEMS.value) - set(SYSTEMS))
     if unknown:
         raise app.UsageError(f"--systems: expected {', '.join(SYSTEMS)}, got {unknown}")
+    if _STEP_MS.value is not None and len(_SYSTEMS.value) != 1:
+        raise app.UsageError("--step_ms: expected one of --systems, whose step it is")
     total = len(os.sched_getaffinity(0))
     rows = []
-    print(f"{'system':10} {'cores':>5} {'images/s':>9} {'peer':>9} {'ratio':>6}  waits")
+    print(
+        f"{'system':10} {'cores':>5} {'images/s':>9} {'full size':>9} {'peer':>9} "
+        f"{'ratio':>6} {'feeds':>8}  waits"
+    )
     for system in _SYSTEMS.value:
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
@@ -304,8 +328,10 @@ def main(_: list[str]) -> None:
                 wait = row.get("waiting_share")
                 print(
                     f"{system:10} {cores:5} {row['ours_images_per_s']:9.1f} "
+                    f"{row['ours_full_size_images_per_s']:9.1f} "
                     f"{row.get('peer_images_per_s', float('nan')):9.1f} "
-                    f"{row.get('ratio', float('nan')):6.2f}  "
+                    f"{row.get('ratio', float('nan')):6.2f} "
+                    f"{row['feeds_step_ms']:5.0f} ms  "
                     + (
                         "" if wait is None else f"{wait:.1%} of {row['step_ms']:.0f} ms"
                     ),
