@@ -1,9 +1,12 @@
 """The ``hmr-jax`` command: finds the command asked for and runs it."""
 
 import difflib
+import functools
 import importlib
+import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "data": "build, list, check and show datasets",
@@ -13,6 +16,8 @@ COMMANDS = {
     "convert": "turn a published PyTorch checkpoint into our parameters",
     "doctor": "say what this machine offers and what is missing",
 }
+_UNREAD = 128 + 13
+"""What a shell reports of a process that a closed pipe ended."""
 
 
 def usage() -> str:
@@ -36,9 +41,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``hmr-jax``; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 1 could not be done, 2 wrong command line.
+        The exit code: 0 done, 1 could not be done, 2 wrong command line, 141 nobody
+        reads the output any more (``hmr-jax data list | head``).
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    return _unless_unread(_main, list(sys.argv[1:] if argv is None else argv))
+
+
+def _unless_unread(call: Callable[[list[str]], int | None], words: list[str]) -> int:
+    """The code of a call; 141, without a word, if its output's reader has gone."""
+    try:
+        code = call(words) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _has_no_reader(sys.stdout.fileno()):
+            raise  # another pipe, of a worker perhaps
+        # What is still in the buffer must go somewhere when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())  # noqa: T201
         return 0 if words else 2
@@ -60,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hmr_jax.commands import cli
 
     module = importlib.import_module(f"hmr_jax.commands.{name}")
-    return cli.run(name, module.main, rest)
+    return cli.run(name, functools.partial(_unless_unread, module.main), rest)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,9 @@ class FreiHand(indexed.IndexedSource):
             backgrounds=backgrounds,
             masks=masks,
             rootnet=rootnet,
-            exact_translation=bool(mano_model),
         )
         self._rest = rest_root.RestRoot(self, mano_model) if mano_model else None
+        self.options["body"] = self._rest.digest if self._rest is not None else ""
         self._published = layout == "published"
         self._rootnet, self._masks, self._backgrounds = rootnet, masks, backgrounds
         self._lists: dict[str, Any] = {}

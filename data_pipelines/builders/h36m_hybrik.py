@@ -56,9 +56,10 @@ class H36mHybrik(indexed.IndexedSource):
     )
 
     def __init__(self, raw: str, *, blocked: bool = False, smpl_model: str = ""):
-        super().__init__(raw, blocked=blocked, exact_translation=bool(smpl_model))
+        super().__init__(raw, blocked=blocked)
         self._keep_blocked = blocked
         self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
+        self.options["body"] = self._rest.digest if self._rest is not None else ""
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""

@@ -84,12 +84,12 @@ class H36mI2l(indexed.IndexedSource):
             train_stride=train_stride,
             test_stride=test_stride,
             test_camera=test_camera,
-            exact_translation=bool(smpl_model),
         )
         self._strides = {"train": train_stride, "test": test_stride}
         self._test_camera = test_camera
         self._rootnet = rootnet
         self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
+        self.options["body"] = self._rest.digest if self._rest is not None else ""
         self._files: dict[int, dict[str, Any]] = {}
 
     def splits(self) -> Sequence[str]:

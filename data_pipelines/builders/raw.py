@@ -55,6 +55,7 @@ class RawSource(RecordSource):
     def __init__(self, raw: str):
         self.raw = str(raw)
         self.dropped: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._sizes_read: dict[str, int] = {}
 
     def drop(self, split: str, reason: str, number: int = 1) -> None:
         """Count persons or frames of the raw data that become no record."""
@@ -104,6 +105,9 @@ class RawSource(RecordSource):
 
     def _parse(self, path: str, expected: str, parse: Callable[[bytes], Any]) -> Any:
         data = self.read_bytes(path, expected)
+        below = self.path("")
+        if path.startswith(below):
+            self._sizes_read[path.removeprefix(below)] = len(data)
         errors = (
             ValueError,
             OSError,
@@ -122,6 +126,10 @@ class RawSource(RecordSource):
         except errors as error:
             found = f"{len(data)} bytes that cannot be read as one ({error})"
             raise self.wrong(path, expected, found) from error
+
+    def files_read(self) -> dict[str, int]:
+        """Size in bytes of the annotation files read so far, by path below ``raw``."""
+        return dict(self._sizes_read)
 
     def read_json(self, path: str) -> Any:
         """The content of a JSON file."""

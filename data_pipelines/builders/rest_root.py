@@ -1,5 +1,7 @@
 """Joints of a body model, where labels need them and the file is at hand."""
 
+import hashlib
+
 import numpy as np
 
 from data_pipelines.builders import rigid
@@ -15,6 +17,9 @@ class RestRoot:
         path: the body model, .pkl or .npz, with ``v_template``, ``shapedirs`` and
             ``J_regressor``.
 
+    Attributes:
+        digest: of these arrays, short; ``""`` stands for no body in a configuration.
+
     Raises:
         RecordError: the file is missing or lacks one of them.
     """
@@ -25,7 +30,12 @@ class RestRoot:
         source.require(path, content, ("v_template", "shapedirs", "J_regressor"))
         regressor = np.asarray(content["J_regressor"], np.float64)
         directions = np.asarray(content["shapedirs"], np.float64)[..., :10]
-        self._template = regressor @ np.asarray(content["v_template"], np.float64)
+        template = np.asarray(content["v_template"], np.float64)
+        found = hashlib.sha256()
+        for array in (regressor, template, directions):
+            found.update(np.ascontiguousarray(array).tobytes())
+        self.digest = found.hexdigest()[:16]
+        self._template = regressor @ template
         self._directions = np.einsum("jv,vcb->jcb", regressor, directions)
 
     def joints(self, betas: np.ndarray) -> np.ndarray:

@@ -48,6 +48,8 @@ def make_plan(
         "spec": dataclasses.asdict(source.spec),
         "source": source_facts,
         "shards": shards.identity(planned),
+        # Labels that change between two starts are most likely of another size.
+        "files": source.files_read(),
     }
     return planned, json.loads(json.dumps(content))
 

@@ -62,6 +62,10 @@ class Selected(RecordSource):
             config["limit"] = self._limit
         return config
 
+    def files_read(self) -> dict[str, int]:
+        """Those of the dataset."""
+        return self._source.files_read()
+
     def examples(self, split: str, keys: Sequence[Key]) -> Iterable[schema.Record]:
         """As the dataset gives them."""
         return self._source.examples(split, keys)

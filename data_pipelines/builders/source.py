@@ -45,6 +45,10 @@ class RecordSource(abc.ABC):
         """What the records depend on, as JSON; another content is another dataset."""
         return {}
 
+    def files_read(self) -> dict[str, int]:
+        """Size in bytes of the annotation files read so far, by name."""
+        return {}
+
     def example(self, split: str, key: Key) -> schema.Record:
         """One record; fields of ``data_pipelines.schema``."""
         raise NotImplementedError(f"{type(self).__name__} defines no example")

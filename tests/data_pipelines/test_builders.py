@@ -1,4 +1,6 @@
+import contextlib
 import functools
+import json
 import os
 import pathlib
 import signal
@@ -9,7 +11,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_pipelines import records, schema
-from data_pipelines.builders import base, beam, synthetic
+from data_pipelines.builders import base, beam, selecting, synthetic
+from data_pipelines.builders.raw import RawSource
 from tests.data_pipelines import people
 from tests.data_pipelines.people import People, build_people, make_record
 
@@ -105,6 +108,53 @@ def test_a_killed_conversion_goes_on_at_the_shard_it_stood_at(tmp_path, monkeypa
     whole = build_people(tmp_path / "whole", count=12, num_shards=4)
     fingerprints = {records.open_directory(p).fingerprint for p in (path, whole)}
     assert len(fingerprints) == 1
+
+
+class Labelled(RawSource):
+    """Three records of labels in a file; one of them may be broken."""
+
+    name = "labelled"
+    spec = People.spec
+
+    def splits(self):
+        return ("train",)
+
+    def keys(self, split):
+        return list(range(len(self.read_json(self.path("labels.json")))))
+
+    def example(self, split, key):
+        label = self.read_json(self.path("labels.json"))[key]
+        if label == "broken":
+            raise schema.RecordError("broken")
+        return make_record(key)
+
+
+def test_labels_that_changed_since_the_last_start_begin_anew(tmp_path, monkeypatch):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    seen, example = [], Labelled.example
+
+    def watched(self, split, key):
+        seen.append(key)
+        return example(self, split, key)
+
+    monkeypatch.setattr(Labelled, "example", watched)
+
+    def asked(*labels):
+        """The records that a conversion of these labels reads."""
+        seen.clear()
+        (raw / "labels.json").write_text(json.dumps(labels))
+        source = selecting.Selected(Labelled(str(raw)), limit=3)
+        with contextlib.suppress(schema.RecordError):
+            base.build(lambda: source, out, num_shards=3, progress=False)
+        return sorted(set(seen))
+
+    assert asked("a", "b", "broken") == [0, 1, 2]
+    assert asked("a", "b", "broken") == [2]
+    assert asked("changed", "b", "broken") == [0, 1, 2]
+    assert asked("changed", "b", "broken") == [2]
+    assert asked("changed", "b", "as good") == [0, 1, 2]
+    assert records.verify(out / "labelled" / schema.SCHEMA_VERSION) == {"train": 3}
 
 
 class EndsItsWorker(People):
