@@ -250,8 +250,9 @@ class Surreal(indexed.IndexedSource):
         joints = indexed.numbers(self, f"{where}: joint_cam", joints, (24, 3))
         pixels = indexed.numbers(self, f"{where}: joint_img", pixels, (24, size))
         fit = indexed.smpl_fields(self, where, annotation["smpl_param"])
+        path = self.path(split, image["file_name"])
         return {
-            **self.read_image(self.path(split, image["file_name"])),
+            **indexed.same_size(self, self.read_image(path), image, path),
             "sequence_id": key.rpartition("_")[0],
             "frame_id": indexed.frame_number(key),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
