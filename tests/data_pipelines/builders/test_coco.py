@@ -154,3 +154,13 @@ def test_the_release_of_2014(tmp_path):
     assert len(read(Coco(str(tmp_path), year=2014), "val")) == 1
     with pytest.raises(RecordError, match=r"person_keypoints_train2017.json.*none"):
         Coco(str(tmp_path)).splits()
+
+
+def test_a_picture_of_another_size_is_a_bad_record(tmp_path):
+    make(tmp_path)
+    picture_path = "images/train2017/000000000025.jpg"
+    put(tmp_path / picture_path, picture(25, (48, 64)))
+    source = Coco(str(tmp_path))
+    message = f"{picture_path}: expected 64 x 48 pixels as annotated, found 48 x 64"
+    with pytest.raises(RecordError, match=message):
+        read(source, "train")
