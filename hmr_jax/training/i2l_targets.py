@@ -237,8 +237,12 @@ def _checked_fit(
     cells_per_px: float,
     published_pelvis: bool,
 ) -> tuple[Array, Array]:
-    """Error [B] of each fit, and [B, 1] whether it is there and good enough."""
-    has_fit, is_3d = batch["has_smpl"], batch["is_3d"][:, 0] > 0
+    """Error [B] of each fit, and [B, 1] whether it is there and good enough.
+
+    Fits are compared with 3D joints where there are any, which need no root.
+    """
+    has_fit = batch["has_smpl"]
+    is_3d = jnp.any(batch["fit_check_cam_m"][..., 3] > 0, -1)
     cells = fit_error_cells(
         body,
         vertices_m,
