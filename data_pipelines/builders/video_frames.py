@@ -16,7 +16,8 @@ def _need_decoder(source: RawSource, path: str) -> None:
     if not can_decode():
         raise source.wrong(
             path,
-            "extracted frames beside the video, or a decoder (pip install av)",
+            "extracted frames beside the video, or a decoder "
+            "(pip install 'hmr_jax[video]')",
             "neither",
         )
 
