@@ -112,6 +112,23 @@ def place_root(
     return jnp.concatenate([across, depth[None]])
 
 
+def faded_light(
+    points_cam_m: Float[Array, "points 3"],
+    exposed_cam_m: Float[Array, "3"],
+    falloff: Float[Array, ""],
+) -> Float[Array, "points"]:
+    """How much of a lamp at the camera reaches points, relative to one of them.
+
+    Args:
+        points_cam_m: camera frame, metres.
+        exposed_cam_m: where the light is 1.
+        falloff: power of the distance; 2 is the inverse square law, 0 no fading.
+    """
+    distance_m = jnp.linalg.norm(points_cam_m, axis=-1)
+    exposed_m = jnp.linalg.norm(exposed_cam_m)
+    return (exposed_m / jnp.maximum(distance_m, NEAREST_M)) ** falloff
+
+
 def shoot(
     body: BodyModel,
     vertex_rgb: Float[Array, "verts 3"],
@@ -148,12 +165,11 @@ def shoot(
         vertices_m=posed.vertices_m + translation_m[None],
         joints_m=posed.joints_m + translation_m[None],
     )
-    distance_m = jnp.linalg.norm(posed.vertices_m, axis=-1, keepdims=True)
-    exposure = jnp.linalg.norm(root_cam_m) / jnp.maximum(distance_m, NEAREST_M)
+    lit = faded_light(posed.vertices_m, root_cam_m, scene.falloff)
     heights_m = jnp.sum(relative_m * scene.camera_rotmat[None, :, 1], axis=1)
     picture = render_mesh(
         *(posed.vertices_m, body.faces, intrinsics, size_px, size_px),
-        vertex_rgb=vertex_rgb * exposure**scene.falloff,
+        vertex_rgb=vertex_rgb * lit[:, None],
         light=scene.light,
         background=scene.background.astype(scene.betas.dtype) / 255.0,
         supersample=supersample,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import RecordSpec, validate
-from hmr_jax.body.forward import body_forward, regress_joints
-from hmr_jax.body.joint_sets import SMPL_PARENTS
+from hmr_jax.body.forward import body_forward, forward_kinematics, regress_joints
+from hmr_jax.body.joint_sets import JOINT_SETS, SMPL_PARENTS
 from hmr_jax.body.open_assets import load_open_body
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.render.draw import decode_image
@@ -16,8 +16,12 @@ from hmr_jax.solvers.types import DESIGNATED_CHILD, LEAF_JOINTS
 from hmr_jax.synthetic.clothing import figure
 from hmr_jax.synthetic.joint_limits import sample_pose
 from hmr_jax.synthetic.motion import Clip, MotionSet
-from hmr_jax.synthetic.sampler import LIMITS_SEQUENCE, SampleSource
-from hmr_jax.synthetic.scene import shoot_all
+from hmr_jax.synthetic.sampler import (
+    LIMITS_SEQUENCE,
+    SampleSource,
+    mirror_pose,
+)
+from hmr_jax.synthetic.scene import faded_light, shoot_all
 
 SIZE, COUNT = 64, 10
 # Positions of order 1 to 10 m in float32, rotations rebuilt from axis-angle near pi.
@@ -222,11 +226,48 @@ def test_training_poses_come_from_training_clips_and_limits(open_body):
     names = [name for name, _ in origins]
     assert set(names) == {"a", "b", LIMITS_SEQUENCE}
     assert 0.1 < np.mean([name == LIMITS_SEQUENCE for name in names]) < 0.3
-    none = make_source(open_body, limits_share=0.0, mixed_share=0.0, num_samples=20)
-    for index in range(20):
-        scene, (name, frame) = none.scene(index)
-        clip = next(c for c in make_motion().clips if c.name == name)
-        np.testing.assert_allclose(scene.pose_aa, clip.poses_aa[frame], atol=0.4)
+    shares = {"limits_share": 0.0, "mixed_share": 0.0, "num_samples": 20}
+    for mirrored in (0.0, 1.0):
+        plain = make_source(open_body, mirrored_share=mirrored, **shares)
+        for index in range(20):
+            scene, (name, frame) = plain.scene(index)
+            clip = next(c for c in make_motion().clips if c.name == name)
+            pose = mirror_pose(scene.pose_aa) if mirrored else scene.pose_aa
+            np.testing.assert_allclose(pose, clip.poses_aa[frame], atol=0.4)
+
+
+def test_a_mirrored_pose_poses_the_mirrored_joints(rng):
+    pose = rng.uniform(-1, 1, (24, 3)).astype(np.float32)
+    rest = rng.uniform(-1, 1, (24, 3)).astype(np.float32)
+    swap = list(JOINT_SETS["smpl_24"].flip_permutation)
+    mirror = np.array([-1, 1, 1], np.float32)
+    symmetric = (rest + rest[swap] * mirror) / 2
+
+    def joints(pose):
+        matrices = axis_angle_to_matrix(jnp.asarray(pose))
+        rest_m = jnp.asarray(symmetric)
+        return np.asarray(forward_kinematics(matrices, rest_m, SMPL_PARENTS)[1])
+
+    found = joints(mirror_pose(pose).astype(np.float32))
+    np.testing.assert_allclose(found, joints(pose)[swap] * mirror, atol=1e-5)
+
+
+def test_flash_fades_with_the_square_of_the_distance(open_body):
+    points = jnp.array([[0.0, 0.0, 1.0], [0.0, 3.0, 4.0], [0.0, 0.0, 2.0]])
+    light = faded_light(points, jnp.array([0.0, 0.0, 2.0]), jnp.array(2.0))
+    np.testing.assert_allclose(light, [4.0, 0.16, 1.0], rtol=1e-6)
+    dark = faded_light(points, jnp.array([0.0, 0.0, 2.0]), jnp.array(0.0))
+    np.testing.assert_array_equal(dark, np.ones(3))
+    flash = make_source(open_body, flash_share=1.0)
+    assert {float(flash.scene(i)[0].falloff) for i in range(5)} == {2.0}
+
+
+def test_angles_of_view_are_checked_and_kept(open_body):
+    wide = make_source(open_body, field_of_view_deg=(60.0, 61.0)).scene(0)[0]
+    half = np.rad2deg(np.arctan(SIZE / 2 / wide.focal_px))
+    assert 30.0 <= half <= 30.5
+    with pytest.raises(ValueError, match="field_of_view_deg: expected two increasing"):
+        make_source(open_body, field_of_view_deg=(70.0, 40.0))
 
 
 def test_backgrounds_of_a_folder_and_png(open_body, tmp_path):

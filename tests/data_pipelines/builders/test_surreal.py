@@ -178,7 +178,7 @@ def test_the_records_on_disk(dataset, tmp_path):
 def test_a_video_without_a_decoder(dataset, monkeypatch):
     folder, _ = dataset
     monkeypatch.setattr(video_frames, "can_decode", lambda: False)
-    with pytest.raises(RecordError, match=r"c0001.mp4: expected .*pip install av"):
+    with pytest.raises(RecordError, match=r"c0001.mp4: expected .*hmr_jax.video"):
         Surreal(str(folder)).keys("train")
     (folder / "val/run0/01_01/01_01_c0001_002.jpg").unlink()
     with pytest.raises(RecordError, match=r"surreal: .*c0001.mp4.*extracted frames"):
