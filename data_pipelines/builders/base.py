@@ -93,6 +93,10 @@ def _already_built(path: str, source: RecordSource) -> bool:
 
 def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Shard]:
     """Write shards in the way asked for; yields each when it is finished."""
+
+    def count(records: int = 1) -> None:
+        bar.update(records)
+
     if run.on_beam and todo:
         beam.write_all(
             run.factory,
@@ -110,7 +114,7 @@ def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Sh
             run.working,
             num_workers=run.num_workers,
             skip_bad=run.skip_bad,
-            on_records=bar.update,
+            on_records=count,
         )
     else:
         for shard in todo:
@@ -119,7 +123,7 @@ def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Sh
                 shard,
                 run.working,
                 skip_bad=run.skip_bad,
-                on_record=bar.update,
+                on_record=count,
             )
             yield shard
 
