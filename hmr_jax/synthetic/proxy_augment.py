@@ -8,6 +8,7 @@ picture of 256 pixels and are scaled with its size.
 Source: specs/hierprob.md sections 11.4, 11.5, 11.7, 11.8 and 17.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -67,8 +68,8 @@ def sample_boxes(
     """
     size = _size_of(labels)
     batch = labels.shape[0]
-    key_crop, key_scale, key_centre = jax.random.split(key, 3)
-    chance = jax.random.uniform(key_crop, (batch, 1, 1))
+    draws = jax.random.uniform(key, (batch, 4))
+    chance = draws[:, :1, None]
     person = labels > 0
     mild, strong = (
         person & ~_is_in(labels, jnp.uint32(_bits(parts)))
@@ -79,11 +80,9 @@ def sample_boxes(
     rest = jnp.where(rest.any((1, 2), keepdims=True), rest, person)
     box = fit_box(box_of_mask(rest), 1, 1)
     low, high = options.box_scale_range
-    scale = options.box_scale + jax.random.uniform(
-        key_scale, (batch, 1), minval=low, maxval=high
-    )
+    scale = options.box_scale + low + draws[:, 1:2] * (high - low)
     low, high = (_scaled(end, size) for end in options.box_centre_range_px)
-    shift = jax.random.uniform(key_centre, (batch, 2), minval=low, maxval=high)
+    shift = low + draws[:, 2:] * (high - low)
     whole = box_of_image(size, size, (batch,))
     found = person.any((1, 2))[:, None]
     return Box(
@@ -127,20 +126,27 @@ def augment_proxy(
     """
     size = _size_of(labels)
 
-    def augment(key, labels, joints_px, visible):
-        keys = jax.random.split(key, 6)
+    def augment(draws, labels, joints_px, visible):
         visible &= _is_number(joints_px)
-        labels, visible = _remove_parts(keys[0], labels, visible, options)
-        labels = _occlude_square(keys[1], labels, options)
-        joints_px = _swap_joints(keys[2], joints_px, options)
-        joints_px = _move_joints(keys[3], joints_px, size, options)
-        visible = _remove_joints(keys[4], visible, options)
-        halves = _hidden_halves(keys[5], joints_px, size, options)
+        labels, visible = _remove_parts(draws["parts"], labels, visible, options)
+        labels = _occlude_square(draws["square"], labels, options)
+        joints_px = _swap_joints(draws["swaps"], joints_px, options)
+        joints_px = _move_joints(draws["jitter"], joints_px, size, options)
+        visible = _remove_joints(draws["joints"], visible, options)
+        halves = _hidden_halves(draws["halves"], joints_px, size, options)
         labels = jnp.where(halves.pixels, 0, labels).astype(labels.dtype)
         return labels, joints_px, visible & ~halves.joints
 
-    keys = jax.random.split(key, labels.shape[0])
-    return jax.vmap(augment)(keys, labels, joints_px, visible)
+    shapes = {
+        "parts": (2, NUM_PARTS),
+        "square": (3,),
+        "swaps": (len(options.swap_pairs),),
+        "jitter": (NUM_JOINTS, 2),
+        "joints": (NUM_JOINTS,),
+        "halves": (_HALVES_DRAWS,),
+    }
+    draws = _draws(key, labels.shape[0], shapes)
+    return jax.vmap(augment)(draws, labels, joints_px, visible)
 
 
 def occlude_picture(
@@ -169,13 +175,13 @@ def occlude_picture(
     """
     size = _size_of(images)
 
-    def occlude(key, image, joints_px, visible):
-        halves = _hidden_halves(key, joints_px, size, options)
+    def occlude(draws, image, joints_px, visible):
+        halves = _hidden_halves(draws, joints_px, size, options)
         shown = jnp.where(halves.pixels[..., None], 0, image).astype(image.dtype)
         return shown, visible & ~halves.joints & _is_number(joints_px)
 
-    keys = jax.random.split(key, images.shape[0])
-    return jax.vmap(occlude)(keys, images, joints_px, visible)
+    draws = jax.random.uniform(key, (images.shape[0], _HALVES_DRAWS))
+    return jax.vmap(occlude)(draws, images, joints_px, visible)
 
 
 def augment_colours(
@@ -205,30 +211,36 @@ def augment_colours(
     return jnp.minimum(images * gain, 1)
 
 
-def _remove_parts(key, labels, visible, options: ProxyAugmentation):
+def _draws(key, batch: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Uniform numbers in [0, 1) of several shapes, in one call: quicker to compile."""
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    drawn = jax.random.uniform(key, (batch, sum(sizes)))
+    pieces = jnp.split(drawn, np.cumsum(sizes)[:-1], 1)
+    return {
+        name: piece.reshape(batch, *shape)
+        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }
+
+
+def _remove_parts(draws, labels, visible, options: ProxyAugmentation):
     """Removed parts become background and may take their joints with them."""
-    key_part, key_joint = jax.random.split(key)
-    chance = jax.random.uniform(key_part, (NUM_PARTS,))
-    removed = chance < jnp.array(options.remove_part_probs, chance.dtype)
+    removed = draws[0] < jnp.array(options.remove_part_probs, draws.dtype)
     places = jnp.arange(1, NUM_PARTS + 1, dtype=jnp.uint32)
     bits = jnp.sum(removed.astype(jnp.uint32) << places, dtype=jnp.uint32)
     labels = jnp.where(_is_in(labels, bits), 0, labels).astype(labels.dtype)
-    taken = jax.random.uniform(key_joint, (NUM_PARTS,))
-    taken = removed & (taken < options.remove_appendage_joint_prob)
+    taken = removed & (draws[1] < options.remove_appendage_joint_prob)
     owner = np.zeros((NUM_PARTS, NUM_JOINTS), bool)
     for part, joint in JOINT_OF_PART.items():
         owner[part - 1, joint] = True
     return labels, visible & ~jnp.any(taken[:, None] & owner, 0)
 
 
-def _occlude_square(key, labels, options: ProxyAugmentation):
+def _occlude_square(draws, labels, options: ProxyAugmentation):
     """A square of the labels becomes background."""
     size = labels.shape[0]
-    key_chance, key_centre = jax.random.split(key)
-    happens = jax.random.uniform(key_chance, ()) < options.occlude_box_prob
+    happens = draws[0] < options.occlude_box_prob
     low, high = (_scaled(end, size) for end in options.occlude_box_centre_range_px)
-    centre = jax.random.uniform(key_centre, (2,), minval=low, maxval=high)
-    centre = centre + 0.5 * size
+    centre = 0.5 * size + low + draws[1:] * (high - low)
     half = 0.5 * _scaled(options.occlude_box_px, size)
     first, end = (
         jnp.trunc(x).astype(jnp.int32) for x in (centre - half, centre + half)
@@ -239,32 +251,33 @@ def _occlude_square(key, labels, options: ProxyAugmentation):
     return jnp.where(hidden, 0, labels).astype(labels.dtype)
 
 
-def _swap_joints(key, joints_px, options: ProxyAugmentation):
+def _swap_joints(draws, joints_px, options: ProxyAugmentation):
     """Pairs of joints exchange places, where both are numbers."""
-    chance = jax.random.uniform(key, (len(options.swap_pairs),))
     for i, (a, b) in enumerate(options.swap_pairs):
         known = jnp.all(_is_number(joints_px[jnp.array([a, b])]))
         swapped = joints_px.at[jnp.array([a, b])].set(joints_px[jnp.array([b, a])])
         joints_px = jnp.where(
-            known & (chance[i] < options.swap_prob), swapped, joints_px
+            known & (draws[i] < options.swap_prob), swapped, joints_px
         )
     return joints_px
 
 
-def _move_joints(key, joints_px, size: int, options: ProxyAugmentation):
+def _move_joints(draws, joints_px, size: int, options: ProxyAugmentation):
     """Every coordinate moves by itself."""
     ends = np.tile(np.array(options.joint_jitter_px, np.float32), (NUM_JOINTS, 1))
     ends[list(HIPS)] = options.hip_jitter_px
     low, high = jnp.split(jnp.asarray(_scaled(ends, size), joints_px.dtype), 2, 1)
-    share = jax.random.uniform(key, (NUM_JOINTS, 2), joints_px.dtype)
-    return joints_px + low + share * (high - low)
+    return joints_px + low + draws.astype(low.dtype) * (high - low)
 
 
-def _remove_joints(key, visible, options: ProxyAugmentation):
+def _remove_joints(draws, visible, options: ProxyAugmentation):
     """Single joints become invisible."""
     removable = np.isin(np.arange(NUM_JOINTS), options.removable_joints)
-    chance = jax.random.uniform(key, (NUM_JOINTS,))
-    return visible & ~(removable & (chance < options.joint_removal_prob))
+    return visible & ~(removable & (draws < options.joint_removal_prob))
+
+
+_HALVES_DRAWS = 7
+"""Numbers that ``_hidden_halves`` needs: four decisions and three places."""
 
 
 class _Halves(NamedTuple):
@@ -274,23 +287,21 @@ class _Halves(NamedTuple):
     joints: Array
 
 
-def _hidden_halves(key, joints_px, size: int, options: ProxyAugmentation) -> _Halves:
+def _hidden_halves(draws, joints_px, size: int, options: ProxyAugmentation) -> _Halves:
     """Draw whether the bottom, the top and one side are hidden, and from where."""
-    key_chance, key_row, key_column = jax.random.split(key, 3)
-    chance = jax.random.uniform(key_chance, (4,))
     row_px, column_px = (
         int(_scaled(px, size))
         for px in (options.occlude_row_px, options.occlude_column_px)
     )
-    middle = size // 2
-    low, high = middle + jax.random.randint(key_row, (2,), -row_px, max(row_px, 1))
-    column = middle + jax.random.randint(key_column, (), -column_px, max(column_px, 1))
-    bottom = chance[0] < options.occlude_bottom_prob
-    top = chance[1] < options.occlude_top_prob
-    side = chance[2] < options.occlude_side_prob
-    left = side & (chance[3] < 0.5)
-    right = side & (chance[3] >= 0.5)
-    place = jnp.arange(size)
+    # Whole numbers in [-n, n), for each of two rows and a column.
+    reach = jnp.array([row_px, row_px, column_px], draws.dtype)
+    low, high, column = jnp.floor((2 * draws[4:] - 1) * reach) + size // 2
+    bottom = draws[0] < options.occlude_bottom_prob
+    top = draws[1] < options.occlude_top_prob
+    side = draws[2] < options.occlude_side_prob
+    left = side & (draws[3] < 0.5)
+    right = side & (draws[3] >= 0.5)
+    place = jnp.arange(size, dtype=draws.dtype)
     rows = (bottom & (place >= low)) | (top & (place < high))
     columns = (left & (place < column)) | (right & (place >= column))
     x, y = joints_px[:, 0], joints_px[:, 1]

@@ -71,14 +71,12 @@ class ProxyAugmentation:
     channel_gain: float = 0.2
 
     def __post_init__(self):
-        """Make the fields hashable and check them.
+        """Check the fields.
 
         Raises:
             ValueError: a field's value makes no sense.
         """
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            object.__setattr__(self, field.name, _frozen(value))
             _check_field(field.name, getattr(self, field.name))
         if not self.box_scale + self.box_scale_range[0] > 0:
             raise ValueError(
@@ -92,16 +90,14 @@ class ProxyAugmentation:
         names = [field.name for field in dataclasses.fields(cls)]
         off: dict = {name: 0.0 for name in names if name.endswith("_prob")}
         off |= {name: (0.0, 0.0) for name in names if _is_range(name)}
+        # Means nothing without the square, and is published again with it.
+        del off["occlude_box_centre_range_px"]
         off |= {"remove_part_probs": (0.0,) * NUM_PARTS, "channel_gain": 0.0}
         return cls(**off)
 
 
 def _is_range(name: str) -> bool:
     return name.endswith(("_range", "_range_px", "_jitter_px"))
-
-
-def _frozen(value):
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _check_field(name: str, value) -> None:
