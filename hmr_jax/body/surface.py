@@ -20,8 +20,8 @@ NUM_PARTS = 24
 SMPL_VERTICES = 6890
 ATLAS_ROWS, ATLAS_COLUMNS = 6, 4
 """How the published textures lay the parts out: down each column, then to the right."""
-UV_FIELDS = ("All_FaceIndices", "All_Faces", "All_vertices")
-UV_FIELDS += ("All_U_norm", "All_V_norm")
+UV_PLACES = ("All_U_norm", "All_V_norm")
+UV_FIELDS = ("All_FaceIndices", "All_Faces", "All_vertices", *UV_PLACES)
 
 # Joints that move each region most, and its parts: in front and behind of the T-pose,
 # or on the right and on the left for the head.
@@ -196,14 +196,12 @@ def read_uv_processed(path: str | os.PathLike, body: BodyModel) -> Surface:
     faces = _indices(path, "All_Faces", fields["All_Faces"], 1)
     vertex = _indices(path, "All_vertices", fields["All_vertices"], 1).reshape(-1)
     part = _indices(path, "All_FaceIndices", fields["All_FaceIndices"], 0).reshape(-1)
-    places = np.stack(
-        [np.asarray(fields[key], np.float32).reshape(-1) for key in UV_FIELDS[3:]]
-    )
+    places = [np.asarray(fields[key], np.float32).reshape(-1) for key in UV_PLACES]
     if faces.ndim != 2 or faces.shape[1] != 3:
         raise ValueError(f"{path}: All_Faces: expected shape (F, 3), got {faces.shape}")
-    sizes = {"All_FaceIndices": (len(part), len(faces))}
-    sizes |= {
-        key: (fields[key].size, len(vertex)) for key in ("All_U_norm", "All_V_norm")
+    sizes: dict[str, tuple[int, int]] = {
+        "All_FaceIndices": (len(part), len(faces)),
+        **{key: (fields[key].size, len(vertex)) for key in UV_PLACES},
     }
     for key, (found, expected) in sizes.items():
         if found != expected:
@@ -211,7 +209,7 @@ def read_uv_processed(path: str | os.PathLike, body: BodyModel) -> Surface:
     _check_range(path, "All_Faces", faces, 0, len(vertex) - 1, 1)
     _check_range(path, "All_vertices", vertex, 0, body.num_vertices - 1, 1)
     _check_range(path, "All_FaceIndices", part, 1, NUM_PARTS, 0)
-    for key, values in zip(UV_FIELDS[3:], places, strict=True):
+    for key, values in zip(UV_PLACES, places, strict=True):
         _check_range(path, key, values, 0.0, 1.0, 0)
     vertex_part = np.ones(len(vertex), np.int32)
     vertex_part[faces] = part[:, None]
@@ -249,13 +247,15 @@ def atlas_uv(part: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _load_fields(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The fields of a file that holds all of them as numbers."""
-    import scipy.io  # takes a while to import, and only users of SMPL need it
+    # It takes a while to import, and only users of SMPL need it.
+    import scipy.io
+    from scipy.io.matlab import MatReadError
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected DensePose's UV_Processed.mat there")
     try:
         loaded: dict[str, Any] = scipy.io.loadmat(str(path))
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
+    except (MatReadError, ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"{path}: expected a MATLAB file of version 5, as DensePose's "
             f"UV_Processed.mat is ({error})"
