@@ -211,13 +211,7 @@ def read_uv_processed(path: str | os.PathLike, body: BodyModel) -> Surface:
     _check_range(path, "All_FaceIndices", part, 1, NUM_PARTS, 0)
     for key, values in zip(UV_PLACES, places, strict=True):
         _check_range(path, key, values, 0.0, 1.0, 0)
-    vertex_part = np.ones(len(vertex), np.int32)
-    vertex_part[faces] = part[:, None]
-    if np.any(vertex_part[faces] != part[:, None]):
-        raise ValueError(
-            f"{path}: All_FaceIndices: expected each vertex of the surface in one "
-            "part, got a vertex with faces of several parts"
-        )
+    vertex_part = _part_of_vertices(path, faces, part, len(vertex))
     return Surface(
         vertex=jnp.asarray(vertex),
         faces=jnp.asarray(faces),
@@ -243,6 +237,18 @@ def atlas_uv(part: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     across = (u + column) / ATLAS_COLUMNS
     up = 1.0 - ((1.0 - v) + row) / ATLAS_ROWS
     return np.stack([across, up], -1).astype(np.float32)
+
+
+def _part_of_vertices(path: Any, faces, part, num_vertices: int) -> np.ndarray:
+    """The one part that each vertex is in; a vertex without faces is in part 1."""
+    vertex_part = np.ones(num_vertices, np.int32)
+    vertex_part[faces] = part[:, None]
+    if np.any(vertex_part[faces] != part[:, None]):
+        raise ValueError(
+            f"{path}: All_FaceIndices: expected each vertex of the surface in one "
+            "part, got a vertex with faces of several parts"
+        )
+    return vertex_part
 
 
 def _load_fields(path: pathlib.Path) -> dict[str, np.ndarray]:
