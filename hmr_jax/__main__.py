@@ -12,6 +12,7 @@ COMMANDS = {
     "data": "build, list, check and show datasets",
     "train": "train a model from a config",
     "eval": "score a trained model on held-out data",
+    "predict": "find bodies in pictures, with their uncertainty",
     "export": "write a trained model's parameters or its whole program",
     "convert": "turn a published PyTorch checkpoint into our parameters",
     "doctor": "say what this machine offers and what is missing",

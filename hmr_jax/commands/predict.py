@@ -1,0 +1,216 @@
+"""Find bodies in pictures, with their uncertainty.
+
+    hmr-jax predict --workdir=runs/hierprob --images=photos --joints2d=joints.json \\
+        --out=results
+    hmr-jax predict --config=configs/hierprob.py --params=hierprob.safetensors \\
+        --images=photos --pose2d=hrnet.safetensors --boxes=boxes.json --out=results
+
+2D joints come from an HRNet (--pose2d, parameters written by hmr-jax convert
+--system=hrnet) or from a file (--joints2d). Persons are where --boxes says, else around
+the joints of the file, else the whole picture.
+
+For each person: NAME_0.npz (betas, distributions and rotations of the pose, camera,
+vertices and joints in metres with y up, uncertainty of each vertex, 2D joints and boxes
+in pixels of the picture), NAME_0.png and NAME_0_samples.png; and predictions.json and
+overview.png over all. Results that are there already are kept: a run that was cut off
+goes on. Exit code 1 where a picture could not be read or predicted.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+from absl import flags, logging
+
+from hmr_jax.commands import cli
+
+
+def _define(values: flags.FlagValues) -> None:
+    def text(name: str, default: str | None, said: str) -> None:
+        flags.DEFINE_string(name, default, said, flag_values=values)
+
+    def switch(name: str, default: bool, said: str) -> None:
+        flags.DEFINE_bool(name, default, said, flag_values=values)
+
+    flags.DEFINE_list("images", [], "Pictures or folders of them.", flag_values=values)
+    text("out", None, "Folder to write to.")
+    text("workdir", None, "Folder of the run whose model is used.")
+    text("checkpoint", "best", "best, latest, or a step of the workdir.")
+    text("params", None, "Or a file of parameters (.npz or .safetensors).")
+    text("pose2d", None, "Parameters of an HRNet, to find the 2D joints.")
+    text("joints2d", None, "Or a file of 2D joints of COCO's 17 (.json or .npz).")
+    text("boxes", None, "File of the persons' boxes (.json or .npz).")
+    switch("cropped", False, "The pictures are of one person each, cut already.")
+    switch("nearest_centre", False, "Only the person nearest the picture's centre.")
+    flags.DEFINE_enum(
+        "without_box",
+        "skip",
+        ["skip", "whole"],
+        "What to do with a picture that has no box: skip it, or take it whole (as "
+        "published).",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "gender",
+        None,
+        ["neutral", "male", "female"],
+        "Of the body model; the config's by default. The parameters must match.",
+        flag_values=values,
+    )
+    switch("pictures", True, "Draw pictures.")
+    switch("mesh", False, "Also write NAME_0.obj.")
+    switch("keep_samples", False, "Also write the poses and shapes that were drawn.")
+    switch("sample_shape", False, "Draw the shape, too; as published: the pose alone.")
+    switch("overwrite", False, "Replace results that are there already.")
+    _define_numbers(values)
+
+
+def _define_numbers(values: flags.FlagValues) -> None:
+    def number(name: str, default: float, low: float, high: float | None, said: str):
+        flags.DEFINE_float(name, default, said, low, high, flag_values=values)
+
+    def count(name: str, default: int, low: int, said: str):
+        flags.DEFINE_integer(name, default, said, low, flag_values=values)
+
+    count("samples", 50, 0, "Bodies drawn per person; 0: none, and no uncertainty.")
+    count("batch_size", 8, 1, "Persons at once.")
+    count("seed", 0, 0, "Of the samples.")
+    number("box_threshold", 0.95, 0, 1, "A box must have a larger score.")
+    number("box_scale", 1.2, 0.1, 10, "Margin around boxes.")
+    number(
+        "visibility_threshold",
+        0.75,
+        0,
+        None,
+        "Elbows, wrists, knees and ankles must be more certain than this.",
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: the words after ``predict``.
+
+    Returns:
+        0; 1 where a picture could not be read or predicted.
+    """
+    values, rest = cli.parse("predict", __doc__, _define, argv, with_config=True)
+    cli.require(values, "images", "out")
+    given = [*values.images, *rest]  # a shell's photos/*.jpg
+    if not (values.workdir or values.params):
+        raise cli.UsageError("missing --workdir or --params")
+    if not (values.pose2d or values.joints2d):
+        raise cli.UsageError(
+            "missing 2D joints: give --pose2d=FILE (an HRNet that finds them; see "
+            "hmr-jax convert --system=hrnet) or --joints2d=FILE (joints of your own)"
+        )
+    if values.pose2d and values.joints2d:
+        raise cli.UsageError("expected --pose2d or --joints2d, found both")
+    if values.workdir:
+        cli.existing(values.workdir, "--workdir")
+
+    from hmr_jax.commands import predict_inputs
+
+    paths = predict_inputs.list_pictures(given)
+    choice = _choice(values, paths)
+    predictor, body, settings = _load(values)
+    from hmr_jax.commands import predict_run
+
+    run = predict_run.Run(
+        pathlib.Path(values.out),
+        predictor,
+        body,
+        settings,
+        batch_size=values.batch_size,
+        pictures=values.pictures,
+        mesh=values.mesh,
+        keep_samples=values.keep_samples,
+        overwrite=values.overwrite,
+    )
+    report = run(paths, choice)
+    print(report.text())
+    print(f"results: {pathlib.Path(values.out) / predict_run.SUMMARY}")
+    return 1 if report.failed else 0
+
+
+def _choice(values: Any, paths: list[pathlib.Path]) -> Any:
+    from hmr_jax.commands import person_boxes, predict_inputs
+
+    boxes = joints = None
+    if values.boxes and not values.cropped:
+        boxes = person_boxes.read_boxes(values.boxes)
+        predict_inputs.warn_of_unknown(boxes, paths, "--boxes")
+    if values.joints2d:
+        joints = person_boxes.read_joints2d(values.joints2d)
+        predict_inputs.warn_of_unknown(joints, paths, "--joints2d")
+    return predict_inputs.Choice(
+        boxes=boxes,
+        joints=joints,
+        threshold=values.box_threshold,
+        visibility_threshold=values.visibility_threshold,
+        nearest_centre=values.nearest_centre,
+        whole_if_none=values.without_box == "whole",
+        cropped=values.cropped,
+    )
+
+
+def _config(values: Any) -> Any:
+    """The config given, the run's, or the one that lies in the file of parameters."""
+    if values.config is None and values.params:
+        import ml_collections
+
+        from hmr_jax.export.params import read_metadata
+
+        recorded = read_metadata(values.params).get("config")
+        if isinstance(recorded, dict):
+            return ml_collections.ConfigDict(recorded).lock()
+        raise cli.UsageError(
+            f"missing --config ({values.params} does not say what it was trained with)"
+        )
+    return cli.config_of_run(values)
+
+
+def _load(values: Any) -> tuple[Any, Any, dict]:
+    """The predictor, its body, and what results depend on."""
+    from hmr_jax.commands import experiment, predict_engine
+
+    config = _config(values)
+    if config.system != "hierprob":
+        raise ValueError(
+            f"config.system: expected 'hierprob' (what predict can do so far), found "
+            f"{config.system!r}"
+        )
+    if values.gender:
+        if not config.body.path and values.gender != "neutral":
+            raise ValueError(
+                f"--gender={values.gender}: the open body is neutral; "
+                "--config.body.path names another"
+            )
+        config.body.gender = values.gender
+    from hmr_jax.training import hierprob_task
+
+    pose2d = predict_engine.load_pose2d(values.pose2d) if values.pose2d else None
+    body, _, trained = experiment.load_chosen(config, values)
+    logging.info("model: %s", trained.origin)
+    options = predict_engine.Options(
+        size_px=config.image_size_px,
+        num_samples=values.samples,
+        sample_shape=values.sample_shape,
+        visibility_threshold=values.visibility_threshold,
+        box_scale=values.box_scale,
+        seed=values.seed,
+    )
+    apply = functools.partial(hierprob_task.make_model(config).apply, train=False)
+    predictor = predict_engine.Predictor(
+        apply, trained.variables, body, options, pose2d=pose2d
+    )
+    settings = {
+        "model": trained.origin,
+        "pose2d": values.pose2d or "",
+        "body": config.body.path or "open",
+        "gender": config.body.gender,
+        **dataclasses.asdict(options),
+    }
+    return predictor, body, settings

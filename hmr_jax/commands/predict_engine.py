@@ -1,0 +1,227 @@
+"""The computing half of predict: crops, 2D joints, bodies, in batches of one size."""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hmr_jax.body.model import BodyModel
+from hmr_jax.commands.predict_inputs import Person
+from hmr_jax.geometry.crops import Box, box_of_image, crop_points, uncrop_points
+from hmr_jax.models.hierprob import predicting
+from hmr_jax.models.pose2d import BOX_SCALE, detect_joints, person_crops
+from hmr_jax.nn.hrnet import CROP_SIZE_PX, HRNet
+
+PAD_TO_PX = 256
+"""Pictures are padded to multiples of this: few sizes, few compilations."""
+
+Apply = Callable[..., Any]
+"""Variables and input of a network to its output (a mapping), in evaluation mode."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How bodies are predicted.
+
+    Attributes:
+        size_px: side of the proxy representation.
+        num_samples: see ``predicting.predict_people``.
+        sample_shape: see ``predicting.predict_people``.
+        visibility_threshold: see ``predicting.usable_joints``.
+        box_scale: margin around boxes.
+        seed: of the samples.
+    """
+
+    size_px: int = 256
+    num_samples: int = 50
+    sample_shape: bool = False
+    visibility_threshold: float = 0.75
+    box_scale: float = BOX_SCALE
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A person's crop.
+
+    Attributes:
+        person: of whom.
+        crop: RGB in [0, 1], float32 [384, 288, 3].
+        shown: centre and size of what it shows of the picture [4].
+    """
+
+    person: Person
+    crop: np.ndarray
+    shown: np.ndarray
+
+
+def load_pose2d(path: str) -> tuple[Apply, Any]:
+    """An HRNet for 17 joints from converted parameters.
+
+    Args:
+        path: file that ``hmr-jax convert --system=hrnet`` wrote.
+
+    Returns:
+        How to apply it, and its variables. The width is the file's.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the parameters are not those of such a network.
+    """
+    from hmr_jax.commands.experiment import check_finite
+    from hmr_jax.export.params import load_params
+    from hmr_jax.training.checkpoints import check_matches
+
+    variables = load_params(path)
+    try:
+        width = variables["params"]["transition1_0"]["conv"]["kernel"].shape[-1]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{path}: expected parameters of an HRNet (hmr-jax convert "
+            "--system=hrnet), found none of its transition1_0"
+        ) from error
+    model = HRNet(width=width)
+    images = jax.ShapeDtypeStruct((1, *CROP_SIZE_PX, 3), jnp.float32)
+    init = functools.partial(model.init, train=False)
+    check_matches(jax.eval_shape(init, jax.random.key(0), images), variables, path)
+    check_finite(variables, path)
+    return functools.partial(model.apply, train=False), variables
+
+
+def person_key(seed: int, person: Person) -> jax.Array:
+    """A random key that depends on the seed, the file's name and the person alone."""
+    text = f"{person.path.name}/{person.index}".encode()
+    return jax.random.fold_in(jax.random.key(seed), np.uint32(zlib.crc32(text)))
+
+
+class Predictor:
+    """Predicts bodies with one compiled program for all batches."""
+
+    def __init__(
+        self,
+        apply: Apply,
+        variables: Any,
+        body: BodyModel,
+        options: Options,
+        *,
+        pose2d: tuple[Apply, Any] | None = None,
+    ):
+        """Put the variables on the device.
+
+        Args:
+            apply: of the body network.
+            variables: its variables.
+            body: 24 joints.
+            options: how to predict.
+            pose2d: of ``load_pose2d``; None where persons come with joints.
+        """
+        self.options = options
+        self._variables, self._body = jax.device_put((variables, body))
+        self._people = jax.jit(functools.partial(_people, apply, options))
+        self._cut = jax.jit(functools.partial(_cut, options.box_scale))
+        self._pose2d = None
+        if pose2d is not None:
+            joints = jax.jit(functools.partial(_joints, pose2d[0]))
+            self._pose2d = functools.partial(joints, jax.device_put(pose2d[1]))
+
+    def cut(self, picture: np.ndarray, person: Person) -> Cut:
+        """Cut a person out.
+
+        Args:
+            picture: uint8 [height, width, 3].
+            person: who.
+
+        Returns:
+            The crop, black outside the picture.
+        """
+        height, width = picture.shape[:2]
+        pad = [(0, -height % PAD_TO_PX), (0, -width % PAD_TO_PX), (0, 0)]
+        box = np.asarray(person.box_xywh_px, np.float32)
+        centre = box[:2] + 0.5 * box[2:]
+        # Black beyond the border is what the crop shows there anyway.
+        crop, shown = self._cut(np.pad(picture, pad)[None], centre[None], box[None, 2:])
+        return Cut(person, np.asarray(crop[0]), np.asarray(shown[0]))
+
+    def __call__(self, cuts: Sequence[Cut], batch_size: int) -> list[dict[str, Any]]:
+        """Predict the bodies of at most one batch.
+
+        Args:
+            cuts: persons, at most ``batch_size``.
+            batch_size: of the compiled program; missing ones are filled up.
+
+        Returns:
+            For each person the arrays of ``predicting.predict_people`` without the
+            batch axis (``proxy`` summed over its channels), ``joints2d_px`` and
+            ``joints2d_confidence`` in the picture, ``joints2d_visible``,
+            ``joints2d_body_px`` (the body's joints in the picture), ``box_xywh_px``,
+            ``box_score``, ``crop`` and ``crop_box_px``.
+
+        Raises:
+            ValueError: a person without joints, and no network to find them.
+        """
+        filled = [*cuts, *[cuts[-1]] * (batch_size - len(cuts))]
+        crops = jnp.asarray(np.stack([cut.crop for cut in filled]))
+        shown = np.stack([cut.shown for cut in filled])
+        box = Box(jnp.asarray(shown[:, :2]), jnp.asarray(shown[:, 2:]))
+        joints, confidence = self._observed(filled, crops, box)
+        keys = jnp.stack([person_key(self.options.seed, cut.person) for cut in filled])
+        out = self._people(self._variables, self._body, crops, joints, confidence, keys)
+        out["joints2d_px"] = uncrop_points(joints, box, *CROP_SIZE_PX)
+        body_px = out.pop("joints2d_crop_px")
+        out["joints2d_body_px"] = uncrop_points(body_px, box, *CROP_SIZE_PX)
+        out |= {"joints2d_confidence": confidence, "crop_box_px": shown}
+        host = jax.device_get(out)
+        return [
+            {name: value[row] for name, value in host.items()}
+            | {
+                "crop": cut.crop,
+                "box_xywh_px": np.asarray(cut.person.box_xywh_px, np.float32),
+                "box_score": np.float32(cut.person.score),
+            }
+            for row, cut in enumerate(cuts)
+        ]
+
+    def _observed(self, cuts, crops, box):
+        """2D joints in the crops, found by the network or given."""
+        given = [cut.person.joints for cut in cuts]
+        if all(joints is not None for joints in given):
+            rows = jnp.asarray(np.stack(given).astype(np.float32))
+            return crop_points(rows[..., :2], box, *CROP_SIZE_PX), rows[..., 2]
+        if self._pose2d is None:
+            raise ValueError("expected 2D joints, or a network that finds them")
+        return self._pose2d(crops)
+
+
+def _cut(scale, picture, centre, size):
+    images = picture.astype(jnp.float32) / 255
+    crops, shown = person_crops(images, Box(centre, size), scale=scale)
+    return crops, jnp.concatenate([shown.centre_px, shown.size_px], -1)
+
+
+def _joints(apply, variables, crops):
+    whole = box_of_image(*CROP_SIZE_PX, (crops.shape[0],))
+    found = detect_joints(functools.partial(apply, variables), crops, whole, scale=1.0)
+    return found["crop_joints_px"], found["confidence"]
+
+
+def _people(apply, options, variables, body, crops, joints, confidence, keys):
+    visible = predicting.usable_joints(joints, confidence, options.visibility_threshold)
+    out = predicting.predict_people(
+        functools.partial(apply, variables),
+        body,
+        crops,
+        joints,
+        visible,
+        keys,
+        size_px=options.size_px,
+        num_samples=options.num_samples,
+        sample_shape=options.sample_shape,
+    )
+    # Only its picture is of use later, and it is large.
+    out["proxy"] = out["proxy"].sum(-1)
+    return out | {"joints2d_visible": visible}

@@ -1,0 +1,170 @@
+"""The writing half of predict: a person as arrays, as a mesh, as a line of a list."""
+
+import json
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hmr_jax.body.model import BodyModel
+from hmr_jax.commands.predict_inputs import Person
+from hmr_jax.files import atomic_write
+
+KEPT = {
+    "shape_mean": "betas_mean",
+    "shape_std": "betas_std",
+    "pose_fisher_matrix": "pose_fisher_matrix",
+    "pose_u": "pose_u",
+    "pose_s": "pose_s",
+    "pose_v": "pose_v",
+    "pose_mode": "pose_rotmats",
+    "global_rotmat": "global_rotmat",
+    "camera": "camera",
+    "camera_translation_m": "camera_translation_m",
+    "vertices_m": "vertices_m",
+    "reposed_vertices_m": "reposed_vertices_m",
+    "joints_m": "joints_m",
+    "joints_coco_m": "joints_coco_m",
+    "vertex_uncertainty_m": "vertex_uncertainty_m",
+    "box_xywh_px": "box_xywh_px",
+    "box_score": "box_score",
+    "crop_box_px": "crop_box_px",
+    "joints2d_px": "joints2d_px",
+    "joints2d_confidence": "joints2d_confidence",
+    "joints2d_visible": "joints2d_visible",
+    "joints2d_body_px": "joints2d_body_px",
+}
+"""Arrays of a prediction and their names in the result's file."""
+SAMPLES = ("sample_rotmats", "sample_betas", "sample_order")
+"""Also written, where bodies were drawn and samples are asked for."""
+_MUST_BE_FINITE = ("vertices_m", "pose_rotmats", "betas_mean", "betas_std", "camera")
+
+
+def result_stem(person: Person) -> str:
+    """The name of a person's files, without suffix."""
+    return f"{person.name}_{person.index}"
+
+
+def fingerprint(settings: Mapping[str, Any], person: Person) -> str:
+    """What a person's result depends on, as text.
+
+    Args:
+        settings: of the whole run; JSON can hold it.
+        person: with its box and joints.
+    """
+    joints = b"" if person.joints is None else np.float32(person.joints).tobytes()
+    inputs = {
+        "box": [round(float(x), 3) for x in person.box_xywh_px],
+        "joints": zlib.crc32(joints),
+    }
+    return json.dumps({**settings, **inputs}, sort_keys=True)
+
+
+def arrays_of(
+    prediction: Mapping[str, Any], *, with_samples: bool
+) -> dict[str, np.ndarray]:
+    """The arrays of a result's file.
+
+    Args:
+        prediction: of ``predict_engine.Predictor``.
+        with_samples: also ``SAMPLES``.
+
+    Returns:
+        Arrays by name; the predicted ones are finite.
+
+    Raises:
+        FloatingPointError: the network gave something that is not finite.
+    """
+    arrays = {
+        ours: np.asarray(prediction[name])
+        for name, ours in KEPT.items()
+        if name in prediction
+    }
+    if with_samples and "sample_rotmats" in prediction:
+        arrays |= {name: np.asarray(prediction[name]) for name in SAMPLES}
+    bad = [name for name in _MUST_BE_FINITE if not np.isfinite(arrays[name]).all()]
+    if bad:
+        raise FloatingPointError(f"the network's {', '.join(bad)} is not finite")
+    return arrays
+
+
+def write_result(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], made_with: str
+) -> None:
+    """Write a person's result, whole or not at all.
+
+    Args:
+        path: ``.npz``.
+        arrays: of ``arrays_of``.
+        made_with: of ``fingerprint``.
+    """
+    entries = {**arrays, "made_with": np.array(made_with)}
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **entries)
+
+
+def read_result(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """Read a person's result back.
+
+    Args:
+        path: ``.npz``.
+
+    Returns:
+        Its arrays; None where there is no file, or none that can be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
+    return arrays if "made_with" in arrays else None
+
+
+def summary_row(person: Person, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What ``predictions.json`` says of a person.
+
+    Args:
+        person: who.
+        arrays: of ``arrays_of`` or ``read_result``.
+    """
+
+    def numbers(name: str) -> list[float]:
+        return [round(float(x), 5) for x in arrays[name].reshape(-1)]
+
+    row = {
+        "file": person.path.name,
+        "person": person.index,
+        "result": f"{result_stem(person)}.npz",
+        "box_xywh_px": numbers("box_xywh_px"),
+        "box_score": round(float(arrays["box_score"]), 5),
+        "num_joints_visible": int(arrays["joints2d_visible"].sum()),
+        "betas_mean": numbers("betas_mean"),
+        "betas_std": numbers("betas_std"),
+        "camera": numbers("camera"),
+    }
+    if "vertex_uncertainty_m" in arrays:
+        row["mean_uncertainty_m"] = round(
+            float(arrays["vertex_uncertainty_m"].mean()), 5
+        )
+    if person.note:
+        row["note"] = person.note
+    return row
+
+
+def write_obj(path: pathlib.Path, vertices_m: np.ndarray, body: BodyModel) -> None:
+    """Write a mesh as Wavefront OBJ.
+
+    Args:
+        path: the file.
+        vertices_m: [verts, 3] metres, y up.
+        body: for its faces.
+    """
+    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in np.asarray(vertices_m)]
+    lines += [f"f {a} {b} {c}" for a, b, c in np.asarray(body.faces) + 1]
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,202 @@
+"""The drawing half of predict: a sheet for each person, samples, one overview."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hmr_jax.body.joint_sets import JOINT_SETS
+from hmr_jax.body.model import BodyModel
+from hmr_jax.geometry.cameras import to_camera_axes
+from hmr_jax.geometry.crops import box_of_image, crop_images, fit_box
+from hmr_jax.nn.hrnet import CROP_SIZE_PX
+from hmr_jax.render import draw, uncertainty
+
+TILE_PX = 256
+SAMPLE_COLUMNS = 6
+OVERVIEW_LIMIT = 64
+OVERLAY_OPACITY = 0.85
+
+
+def _colours(prediction: Mapping[str, Any]) -> Any:
+    if "vertex_uncertainty_m" not in prediction:
+        return None
+    return uncertainty.uncertainty_colours(
+        jnp.asarray(prediction["vertex_uncertainty_m"])
+    )
+
+
+def crop_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndarray:
+    """A person's square crop, as the network's frame has it.
+
+    Args:
+        prediction: of ``predict_engine.Predictor``.
+        size_px: side of the picture.
+
+    Returns:
+        uint8 image.
+    """
+    crop = jnp.asarray(prediction["crop"])[None]
+    box = fit_box(box_of_image(*CROP_SIZE_PX, (1,)), 1, 1)
+    return draw.to_uint8(np.asarray(crop_images(crop, box, size_px, size_px)[0]))
+
+
+def overlay_tile(
+    prediction: Mapping[str, Any], body: BodyModel, size_px: int = TILE_PX
+) -> np.ndarray:
+    """The most likely body over the crop, coloured by its uncertainty.
+
+    Args:
+        prediction: of ``predict_engine.Predictor``.
+        body: for its faces.
+        size_px: side of the picture.
+
+    Returns:
+        uint8 image.
+    """
+    return _overlay(
+        prediction, prediction["vertices_m"], body, size_px, _colours(prediction)
+    )
+
+
+def _overlay(prediction, vertices_m, body, size_px, colours):
+    picture = uncertainty.render_weak_perspective(
+        to_camera_axes(jnp.asarray(vertices_m)),
+        body.faces,
+        jnp.asarray(prediction["camera"]),
+        size_px,
+        vertex_rgb=colours,
+    )
+    return uncertainty.over(crop_tile(prediction, size_px), picture, OVERLAY_OPACITY)
+
+
+def proxy_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndarray:
+    """What the network saw, with numbered joints and how sure they were.
+
+    Args:
+        prediction: of ``predict_engine.Predictor``.
+        size_px: side of the picture.
+
+    Returns:
+        uint8 image: edges and heatmaps; joints that count green, others red with
+        their place, where it is known.
+    """
+    shown = np.clip(np.asarray(prediction["proxy"]), 0.0, 1.0)
+    grey = Image.fromarray(draw.to_uint8(shown)).resize((size_px, size_px))
+    picture = Image.merge("RGB", [grey] * 3)
+    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(9)
+    scale = size_px / shown.shape[0]
+    places = np.asarray(prediction["proxy_joints_px"], np.float64) * scale
+    rows = zip(
+        places,
+        np.asarray(prediction["joints2d_visible"]),
+        np.asarray(prediction["joints2d_confidence"]),
+        strict=True,
+    )
+    for number, (place, visible, confidence) in enumerate(rows):
+        if np.isfinite(place).all() and (visible or confidence > 0):
+            x, y = np.clip(place, -1e4, 1e4)
+            colour = (90, 255, 90) if visible else (255, 80, 80)
+            canvas.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=colour)
+            text = f"{number} {confidence:.2f}"
+            canvas.text((x + 3, y - 5), text, fill=colour, font=font)
+    return np.array(picture)
+
+
+def person_sheet(
+    prediction: Mapping[str, Any], body: BodyModel, size_px: int = TILE_PX
+) -> np.ndarray:
+    """All about one person: crop, body from all sides, shape, the network's input.
+
+    Args:
+        prediction: of ``predict_engine.Predictor``.
+        body: for its faces.
+        size_px: side of each tile.
+
+    Returns:
+        uint8 image of 2 x 4 tiles, with a legend where there is an uncertainty.
+
+    Source: specs/hierprob.md section 15.
+    """
+    colours = _colours(prediction)
+    posed = to_camera_axes(jnp.asarray(prediction["vertices_m"]))
+    rest = to_camera_axes(jnp.asarray(prediction["reposed_vertices_m"]))
+
+    def seen(vertices, degrees, rgb=None):
+        return uncertainty.view(
+            vertices, body.faces, size_px, degrees=degrees, vertex_rgb=rgb
+        )
+
+    tiles = {
+        "crop": crop_tile(prediction, size_px),
+        "body" if colours is None else "body, uncertainty": _overlay(
+            prediction, prediction["vertices_m"], body, size_px, colours
+        ),
+        "turned by 180 degrees": seen(posed, 180, colours),
+        "mean shape": seen(rest, 0),
+        "edges, joints and confidence": proxy_tile(prediction, size_px),
+        "turned by 90 degrees": seen(posed, 90, colours),
+        "turned by 270 degrees": seen(posed, 270, colours),
+        "mean shape, from the side": seen(rest, 90),
+    }
+    sheet = draw.contact_sheet(list(tiles.values()), 4, list(tiles))
+    if colours is None:
+        return sheet
+    return np.concatenate([sheet, uncertainty.colour_bar(sheet.shape[1])], 0)
+
+
+def sample_sheet(
+    prediction: Mapping[str, Any], body: BodyModel, size_px: int = TILE_PX
+) -> np.ndarray:
+    """The most likely body and the samples that fit the 2D joints best, in pairs.
+
+    Args:
+        prediction: of ``predict_engine.Predictor``, with samples.
+        body: for its faces.
+        size_px: side of each tile.
+
+    Returns:
+        uint8 image of 3 x 6 tiles: each body over the crop and from its side.
+
+    Source: specs/hierprob.md section 15.
+    """
+    tiles, captions = [], []
+    bodies = [prediction["vertices_m"], *prediction["shown_vertices_m"]]
+    for number, vertices_m in enumerate(bodies):
+        posed = to_camera_axes(jnp.asarray(vertices_m))
+        name = f"sample {number}" if number else "most likely"
+        colours = None if number else _colours(prediction)
+        tiles += [
+            _overlay(prediction, vertices_m, body, size_px, colours),
+            uncertainty.view(
+                posed, body.faces, size_px, degrees=90, vertex_rgb=colours
+            ),
+        ]
+        captions += [name, f"{name}, turned by 90 degrees"]
+    return draw.contact_sheet(tiles, SAMPLE_COLUMNS, captions)
+
+
+def overview_tile(prediction: Mapping[str, Any], body: BodyModel) -> np.ndarray:
+    """Crop, joints and body side by side, half as large.
+
+    Args:
+        prediction: of ``predict_engine.Predictor``.
+        body: for its faces.
+
+    Returns:
+        uint8 image.
+    """
+    size_px = TILE_PX // 2
+    crop = crop_tile(prediction, size_px)
+    # From the proxy representation's pixels to the tile's.
+    scale = size_px / np.asarray(prediction["proxy"]).shape[0]
+    skeleton = draw.draw_skeleton(
+        crop,
+        np.asarray(prediction["proxy_joints_px"]) * scale,
+        JOINT_SETS["coco_17"].parents,
+        visible=np.asarray(prediction["joints2d_visible"]),
+        joints=JOINT_SETS["coco_17"].joints,
+    )
+    return np.concatenate([skeleton, overlay_tile(prediction, body, size_px)], 1)

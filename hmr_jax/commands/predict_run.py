@@ -1,0 +1,188 @@
+"""The loop of predict: pictures in, results out, a batch at a time."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from hmr_jax import progress
+from hmr_jax.body.model import BodyModel
+from hmr_jax.commands import predict_inputs, predict_outputs, predict_pictures
+from hmr_jax.commands.predict_engine import Cut, Predictor
+from hmr_jax.commands.predict_inputs import Person
+from hmr_jax.render import draw
+from hmr_jax.training import records
+
+SUMMARY, OVERVIEW = "predictions.json", "overview.png"
+
+
+@dataclasses.dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        people: summary of every person with a result, new or kept.
+        skipped: pictures without a person.
+        failed: pictures and persons that could not be done.
+        kept: persons whose result was there already.
+    """
+
+    people: list[dict] = dataclasses.field(default_factory=list)
+    skipped: list[dict] = dataclasses.field(default_factory=list)
+    failed: list[dict] = dataclasses.field(default_factory=list)
+    kept: int = 0
+
+    def text(self) -> str:
+        """One line about all."""
+        return (
+            f"{len(self.people)} persons ({self.kept} of them were there already), "
+            f"{len(self.skipped)} pictures skipped, {len(self.failed)} failed"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Predicts and writes.
+
+    Attributes:
+        out: folder of the results.
+        predictor: what predicts.
+        body: for meshes and pictures.
+        settings: what results depend on, besides pictures, boxes and joints.
+        batch_size: persons at once.
+        pictures: draw them.
+        mesh: write meshes.
+        keep_samples: write what was drawn.
+        overwrite: replace results that are there.
+    """
+
+    out: pathlib.Path
+    predictor: Predictor
+    body: BodyModel
+    settings: dict[str, Any]
+    batch_size: int = 8
+    pictures: bool = True
+    mesh: bool = False
+    keep_samples: bool = False
+    overwrite: bool = False
+
+    def __call__(
+        self, paths: Sequence[pathlib.Path], choice: predict_inputs.Choice
+    ) -> Report:
+        """Go through pictures.
+
+        Args:
+            paths: of the pictures.
+            choice: how to choose persons.
+
+        Returns:
+            What was done; it is also in ``predictions.json``.
+
+        Raises:
+            ValueError: a result is there that was made with other settings.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        report = Report()
+        waiting: list[Cut] = []
+        tiles: list[tuple[str, np.ndarray]] = []
+        names = predict_inputs.result_names(paths)
+        found = predict_inputs.walk(paths, names, choice, report.skipped, report.failed)
+        for picture, people in progress.bar(found, total=len(paths), unit="pictures"):
+            for person in people:
+                if self._is_there(person, report):
+                    continue
+                self._note(person, picture)
+                waiting.append(self.predictor.cut(picture, person))
+                if len(waiting) == self.batch_size:
+                    self._batch(waiting, report, tiles)
+                    waiting = []
+        if waiting:
+            self._batch(waiting, report, tiles)
+        self._finish(report, tiles)
+        return report
+
+    def _is_there(self, person: Person, report: Report) -> bool:
+        """Whether a person's result need not be made."""
+        if self.overwrite:
+            return False
+        path = self.out / f"{predict_outputs.result_stem(person)}.npz"
+        arrays = predict_outputs.read_result(path)
+        if arrays is None:
+            return False
+        made_with = predict_outputs.fingerprint(self.settings, person)
+        if str(arrays["made_with"]) != made_with:
+            raise ValueError(
+                f"{path}: was made with another model, other settings, boxes or "
+                "joints; give another --out, or --overwrite"
+            )
+        report.people.append(predict_outputs.summary_row(person, arrays))
+        report.kept += 1
+        return True
+
+    def _note(self, person: Person, picture: np.ndarray) -> None:
+        if person.note:
+            logging.warning("%s: %s", person.path, person.note)
+        if not picture.any():
+            logging.warning("%s: the picture is black: no edges", person.path)
+
+    def _batch(self, cuts: list[Cut], report: Report, tiles: list) -> None:
+        for cut, prediction in zip(
+            cuts, self.predictor(cuts, self.batch_size), strict=True
+        ):
+            person = cut.person
+            if not np.asarray(prediction["joints2d_visible"]).any():
+                logging.warning(
+                    "%s: no 2D joint of person %d is visible: the result says little",
+                    person.path,
+                    person.index,
+                )
+            try:
+                arrays = predict_outputs.arrays_of(
+                    prediction, with_samples=self.keep_samples
+                )
+            except FloatingPointError as error:
+                logging.error("%s: person %d: %s", person.path, person.index, error)
+                reason = {"file": person.path.name, "person": person.index}
+                report.failed.append({**reason, "reason": str(error)})
+                continue
+            self._write(person, prediction, arrays, tiles)
+            report.people.append(predict_outputs.summary_row(person, arrays))
+
+    def _write(self, person, prediction, arrays, tiles) -> None:
+        """Write a person's files; the result last, for it says that all is there."""
+        stem = predict_outputs.result_stem(person)
+        if self.mesh:
+            path = self.out / f"{stem}.obj"
+            predict_outputs.write_obj(path, arrays["vertices_m"], self.body)
+        if self.pictures:
+            sheet = predict_pictures.person_sheet(prediction, self.body)
+            draw.save_png(self.out / f"{stem}.png", sheet)
+            if "shown_vertices_m" in prediction:
+                sheet = predict_pictures.sample_sheet(prediction, self.body)
+                draw.save_png(self.out / f"{stem}_samples.png", sheet)
+            if len(tiles) < predict_pictures.OVERVIEW_LIMIT:
+                tiles.append(
+                    (stem, predict_pictures.overview_tile(prediction, self.body))
+                )
+        made_with = predict_outputs.fingerprint(self.settings, person)
+        predict_outputs.write_result(self.out / f"{stem}.npz", arrays, made_with)
+
+    def _finish(self, report: Report, tiles: list) -> None:
+        if tiles:
+            names, pictures = zip(*tiles, strict=True)
+            sheet = draw.contact_sheet(pictures, 4, names)
+            draw.save_png(self.out / OVERVIEW, sheet)
+        order = sorted(report.people, key=lambda row: (row["file"], row["person"]))
+        records.write_json(
+            self.out / SUMMARY,
+            {
+                "settings": self.settings,
+                "versions": records.package_versions(),
+                "people": order,
+                "skipped": report.skipped,
+                "failed": report.failed,
+            },
+        )
