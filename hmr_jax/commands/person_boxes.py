@@ -10,6 +10,7 @@ with ``names`` and ``joints2d`` [N, 17, 3]. Everything in pixels of the pictures
 
 import json
 import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -164,7 +165,7 @@ def _npz_pairs(path: pathlib.Path, array: str) -> list[tuple[str, Any, str]]:
                     f"{', '.join(sorted(file.files)) or 'none'}"
                 )
             names, rows = file["names"], file[array]
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if names.shape != rows.shape[:1]:
         raise ValueError(

@@ -86,7 +86,7 @@ def uncertainty_colours(
 
 
 def turned(
-    vertices_cam_m: Float[Array, "verts 3"], degrees: float
+    vertices_cam_m: Float[Array, "verts 3"], degrees: float | int
 ) -> Float[Array, "verts 3"]:
     """Turn a mesh about its vertical axis.
 
@@ -210,7 +210,7 @@ def view(
     faces: Array,
     size_px: int,
     *,
-    degrees: float = 0.0,
+    degrees: float | int = 0.0,
     vertex_rgb: Array | None = None,
 ) -> np.ndarray:
     """A mesh on white, whole, from one side.

@@ -1,0 +1,133 @@
+"""Files of boxes and 2D joints, in all layouts, whole and damaged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hmr_jax.commands import person_boxes
+
+JOINTS = np.arange(51.0).reshape(17, 3)
+
+
+def write(path, value):
+    path.write_text(json.dumps(value))
+    return str(path)
+
+
+def test_cocos_results_and_the_simple_layout_agree(tmp_path):
+    coco = [
+        {"image_id": 139, "bbox": [1, 2, 3, 4], "score": 0.99, "category_id": 1},
+        {"image_id": 139, "bbox": [9, 9, 9, 9], "score": 0.99, "category_id": 2},
+        {"image_id": 139, "bbox": [5, 6, 7, 8], "score": 0.5, "category_id": 1},
+        {"file_name": "b.png", "bbox": [0, 0, 1, 1]},
+    ]
+    found = person_boxes.read_boxes(write(tmp_path / "a.json", coco))
+    simple = {"139": [[1, 2, 3, 4, 0.99], [5, 6, 7, 8, 0.5]], "b.png": [[0, 0, 1, 1]]}
+    same = person_boxes.read_boxes(write(tmp_path / "b.json", simple))
+    arrays = tmp_path / "c.npz"
+    rows = [[1, 2, 3, 4, 0.99], [5, 6, 7, 8, 0.5], [0, 0, 1, 1, 1]]
+    np.savez(arrays, names=["139", "139", "b.png"], boxes=np.array(rows))
+    third = person_boxes.read_boxes(str(arrays))
+    for table in (found, same, third):
+        assert set(table) == {"139", "b.png"}
+        np.testing.assert_array_equal(table["139"], rows[:2])
+        np.testing.assert_array_equal(table["b.png"], rows[2:])
+    for name in ("x/000000000139.jpg", "139.png"):
+        assert len(person_boxes.entries_of(found, name)) == 2
+    assert person_boxes.entries_of(found, "x/b.png")[0][4] == 1
+    assert person_boxes.entries_of(found, "c.png") == []
+
+
+def test_joints_of_one_or_more_persons(tmp_path):
+    holed = JOINTS.tolist()
+    holed[3] = [None, None, float("nan")]
+    content = {"a.png": holed, "b.png": [JOINTS.tolist()] * 2, "c.png": []}
+    found = person_boxes.read_joints2d(write(tmp_path / "a.json", content))
+    np.testing.assert_array_equal(found["b.png"], [JOINTS, JOINTS])
+    assert np.isnan(found["a.png"][0][3]).all()
+    np.testing.assert_array_equal(found["a.png"][0][4], JOINTS[4])
+    assert found["c.png"] == []
+    keypoints = [{"image_id": 7, "keypoints": JOINTS.reshape(-1).tolist()}] * 2
+    same = person_boxes.read_joints2d(write(tmp_path / "b.json", keypoints))
+    np.testing.assert_array_equal(same["7"], found["b.png"])
+    np.savez(tmp_path / "c.npz", names=["b", "b"], joints2d=np.stack([JOINTS] * 2))
+    third = person_boxes.read_joints2d(str(tmp_path / "c.npz"))
+    np.testing.assert_array_equal(third["b"], found["b.png"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a.png": JOINTS[:16].tolist()}, r"a\.png: expected 17 joints.*\(16, 3\)"),
+        ({"a.png": [[1, 2]] * 17}, r"a\.png: expected 17 joints"),
+        ({"a.png": [[1, 2, 3], [1]]}, r"a\.png: expected numbers"),
+        ({"a.png": "text"}, r"a\.png: expected a list, found str"),
+        ([{"image_id": 1}], r"entry 0: expected an object with 'keypoints'"),
+        ([{"keypoints": [1] * 51}], r"entry 0: expected file_name or image_id"),
+        ("text", r"expected a list or an object, found str"),
+    ],
+)
+def test_joints_of_another_layout_are_refused(tmp_path, content, message):
+    path = write(tmp_path / "a.json", content)
+    with pytest.raises(ValueError, match=message):
+        person_boxes.read_joints2d(path)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file.*none"):
+        person_boxes.read_boxes(str(tmp_path / "none.json"))
+    (tmp_path / "cut.json").write_text('{"a.png": [[1, 2')
+    with pytest.raises(ValueError, match=r"cut\.json: expected JSON"):
+        person_boxes.read_boxes(str(tmp_path / "cut.json"))
+    np.savez(tmp_path / "other.npz", box=np.zeros(3))
+    with pytest.raises(ValueError, match=r"names and boxes, found box"):
+        person_boxes.read_boxes(str(tmp_path / "other.npz"))
+    np.savez(tmp_path / "odd.npz", names=["a"], boxes=np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="as many names as rows"):
+        person_boxes.read_boxes(str(tmp_path / "odd.npz"))
+    whole = (tmp_path / "odd.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.npz: cannot be read"):
+        person_boxes.read_boxes(str(tmp_path / "cut.npz"))
+    with pytest.raises(ValueError, match=r"expected a \.json or \.npz"):
+        person_boxes.read_boxes(write(tmp_path / "a.txt", {}))
+    with pytest.raises(ValueError, match=r"a\.png: expected boxes"):
+        person_boxes.read_boxes(write(tmp_path / "b.json", {"a.png": [[1, 2, 3]]}))
+
+
+def test_boxes_around_joints():
+    joints = np.zeros((17, 3))
+    joints[[1, 4, 9], :2] = [[10, 20], [30, 60], [500, 500]]
+    visible = np.zeros(17, bool)
+    visible[[1, 4]] = True
+    found = person_boxes.tight_box(joints, visible, 1.5)
+    np.testing.assert_allclose(found, [20 - 15, 40 - 30, 30, 60])
+    for few in ([], [1], [2, 3]):  # the last are in one place
+        visible[:] = False
+        visible[few] = True
+        assert np.isnan(person_boxes.tight_box(joints, visible, 1.5)).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ([0, 0, 10, 10], ""),
+        ([-5, -5, 10, 10], ""),
+        ([0, 0, 0, 10], "size"),
+        ([0, 0, 10, -1], "size"),
+        ([0, np.nan, 10, 10], "finite"),
+        ([-10, 0, 10, 10], "no place"),
+        ([40, 0, 10, 10], "no place"),
+        ([0, 30, 10, 10], "no place"),
+    ],
+)
+def test_boxes_that_cannot_be_used(box, said):
+    found = person_boxes.box_problem(np.array([*box, 1.0]), 40, 30)
+    assert said in found and bool(said) == bool(found)
+
+
+def test_the_nearest_centre():
+    boxes = list(np.array([[0, 0, 10, 10], [30, 40, 20, 10], [0, 0, 100, 80]]))
+    assert person_boxes.nearest_centre(boxes, 80, 90) == 1
+    assert person_boxes.nearest_centre(boxes, 100, 80) == 2
