@@ -1,26 +1,69 @@
-"""Fields every experiment has, with their meaning and default; arithmetic only.
+"""Fields of experiments, with their meaning and default; arithmetic only.
 
 A config file gives ``get_config(arg)``. It starts from ``base()``, changes fields, and
 ends with ``finish(config, arg)``, which applies the words of ``--config=FILE:words``
 and locks the fields: a mistyped name is then an error.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 
-def base() -> ConfigDict:
-    """The fields, with defaults that stand for 'as the method is best run today'."""
+def shared() -> ConfigDict:
+    """The fields of every system."""
     config = ConfigDict()
-    config.system = "ikol"
+    config.system = ""
     config.seed = 23333
-    # Side of the square crop, a multiple of 32; depth covered by the heat maps.
+    # Side of the square crop, a multiple of 32.
     config.image_size_px = 256
-    config.depth_range_m = 2.0
     config.resume_with_other_data = False
 
     # Empty path: the open body that comes with the package. Else an SMPL .pkl or .npz,
     # with the .npy of the regressor of the 17 Human3.6M joints.
     config.body = ConfigDict({"path": "", "gender": "neutral", "h36m_regressor": ""})
+
+    # What training starts from: an ImageNet backbone (torchvision's file), parameters
+    # written by export or convert, or another run's folder. At most one.
+    config.start = ConfigDict({"backbone": "", "params": "", "workdir": ""})
+
+    config.optimizer = ConfigDict(
+        {
+            "name": "adam",
+            "learning_rate": 1e-3,
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "clip_global_norm": 0.0,  # 0: no clipping
+            "schedule": "constant",  # constant, multistep or cosine
+            "warmup_steps": 0,
+            "boundary_steps": (),
+            "boundary_epochs": (),
+            "factor": 0.1,
+            "final_fraction": 0.0,
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "num_steps": 0,  # 0: num_epochs decides
+            "num_epochs": 0,  # one epoch is as long as the largest source
+            "accumulate": 1,
+            "log_every": 20,
+            "checkpoint_every": 1000,
+            "evaluate_every": 0,  # 0: at the end alone
+            "keep_latest": 2,
+        }
+    )
+    return config
+
+
+def base() -> ConfigDict:
+    """IKOL's fields; defaults stand for 'as the method is best run today'."""
+    config = shared()
+    config.system = "ikol"
+    config.depth_range_m = 2.0  # covered by the heat maps
 
     config.model = ConfigDict(
         {
@@ -56,39 +99,6 @@ def base() -> ConfigDict:
                 "joints": 0.0,
                 "heatmap": 0.0,
             },
-        }
-    )
-    # What training starts from: an ImageNet backbone (torchvision's file), parameters
-    # written by export or convert, or another run's folder. At most one.
-    config.start = ConfigDict({"backbone": "", "params": "", "workdir": ""})
-
-    config.optimizer = ConfigDict(
-        {
-            "name": "adam",
-            "learning_rate": 1e-3,
-            "b1": 0.9,
-            "b2": 0.999,
-            "eps": 1e-8,
-            "momentum": 0.0,
-            "weight_decay": 0.0,
-            "clip_global_norm": 0.0,  # 0: no clipping
-            "schedule": "constant",  # constant, multistep or cosine
-            "warmup_steps": 0,
-            "boundary_steps": (),
-            "boundary_epochs": (),
-            "factor": 0.1,
-            "final_fraction": 0.0,
-        }
-    )
-    config.train = ConfigDict(
-        {
-            "num_steps": 0,  # 0: num_epochs decides
-            "num_epochs": 0,  # one epoch is as long as the largest source
-            "accumulate": 1,
-            "log_every": 20,
-            "checkpoint_every": 1000,
-            "evaluate_every": 0,  # 0: at the end alone
-            "keep_latest": 2,
         }
     )
     config.data = ConfigDict(
@@ -134,13 +144,21 @@ def base() -> ConfigDict:
 WORDS = ("quicktest", "published")
 
 
-def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
+def finish(
+    config: ConfigDict,
+    arg: str | None,
+    *,
+    quick: Callable[[ConfigDict], None] | None = None,
+    published: Callable[[ConfigDict], None] | None = None,
+) -> ConfigDict:
     """Apply the words after ``--config=FILE:`` and lock the fields.
 
     Args:
         config: an experiment.
         arg: words joined by commas: 'quicktest' shrinks the run to a few small steps;
             'published' keeps what the original gets wrong (layer, labels, crops).
+        quick: does what 'quicktest' asks for; IKOL's by default.
+        published: does what 'published' asks for; IKOL's by default.
 
     Returns:
         The config, locked.
@@ -153,9 +171,9 @@ def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
         if word not in WORDS:
             raise ValueError(f"config word {word!r}: expected one of {WORDS}")
     if "published" in words:
-        as_published(config)
+        (published or as_published)(config)
     if "quicktest" in words:
-        quicktest(config)
+        (quick or quicktest)(config)
     return config.lock()
 
 

@@ -147,18 +147,11 @@ class RawSource(RecordSource):
     def read_npz(self, path: str) -> dict[str, Any]:
         """The entries of an .npz file; object arrays through the safe unpickler."""
 
-        def parse(data: bytes) -> dict[str, Any]:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                return {
-                    name.removesuffix(".npy"): _read_npy(archive.read(name))
-                    for name in archive.namelist()
-                }
-
-        return self._parse(path, "an .npz archive", parse)
+        return self._parse(path, "an .npz archive", unpickle.read_npz)
 
     def read_npy(self, path: str) -> np.ndarray:
         """The array of an .npy file."""
-        return self._parse(path, "an .npy file", _read_npy)
+        return self._parse(path, "an .npy file", unpickle.read_npy)
 
     def read_mat(self, path: str, *names: str) -> dict[str, Any]:
         """Variables of a MATLAB file up to version 7.
@@ -275,21 +268,6 @@ def _gfile():
     import tensorflow as tf
 
     return tf.io.gfile
-
-
-def _read_npy(data: bytes) -> np.ndarray:
-    """An array; one of objects is a pickle behind the same header."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    shape, _, dtype = readers[version](file)
-    if dtype.hasobject:
-        content = unpickle.load_pickle(file)
-        return np.asarray(content, dtype=object).reshape(shape)
-    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def box_of_points(points_px: np.ndarray, growth: float = 1.0) -> np.ndarray:

@@ -10,8 +10,11 @@ ended, the records become numpy arrays. Any other name is an error.
 import io
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from hmr_jax.body.pickle_names import (
     BODY_NAMES,
@@ -30,6 +33,8 @@ __all__ = [
     "RestrictedUnpickler",
     "StandIn",
     "load_pickle",
+    "read_npy",
+    "read_npz",
     "resolve",
 ]
 
@@ -200,3 +205,48 @@ def _load(
         reason = str(error) or type(error).__name__
         message = f"{source}: not a readable pickle of arrays: {reason}"
         raise ValueError(message) from error
+
+
+def read_npy(data: bytes) -> np.ndarray:
+    """The array of an .npy file; one of objects is a pickle behind the same header.
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        The array. Objects are read as ``load_pickle`` reads them.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject:
+        content = load_pickle(file)
+        return np.asarray(content, dtype=object).reshape(shape)
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def read_npz(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, those of objects included.
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        Arrays by name.
+
+    Raises:
+        ValueError: an array cannot be read.
+        zipfile.BadZipFile: it is no archive, or a truncated one.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {
+            name.removesuffix(".npy"): read_npy(archive.read(name))
+            for name in archive.namelist()
+        }

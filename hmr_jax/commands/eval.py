@@ -74,55 +74,8 @@ def main(argv: list[str]) -> int:
     config = cli.config_of_run(values)
     out = pathlib.Path(values.out or values.workdir)
 
-    from hmr_jax.commands import experiment, scoring
-    from hmr_jax.evaluation.evaluator import format_table
-    from hmr_jax.training import records
+    from hmr_jax.commands import experiment
 
-    body, task, trained = experiment.load_chosen(config, values)
-    folder = experiment.data_dir(config, values.workdir)
-    scorer = scoring.Scorer(
-        config,
-        task,
-        body,
-        folder,
-        protocols=tuple(values.protocols),
-        progress=True,
-    )
-    reports = {"trained": scorer(trained.variables)}
-    if values.baselines:
-        reports["untrained network"] = scorer(
-            experiment.initial_variables(task, config)
-        )
-        reports["mean pose"] = scorer.score(
-            scoring.mean_pose_predictor(config, body, folder)
-        )
-    print(format_table(reports))
-    result = {
-        "checkpoint": trained.origin,
-        "config": config.to_dict(),
-        "versions": records.package_versions(),
-        "rows": {name: report.to_json() for name, report in reports.items()},
-    }
-    records.write_json(out / "eval.json", result)
-    if values.pictures > 0:
-        _draw(scorer, trained, config, body, values.pictures, out / "overlays.png")
+    experiment.system(config).score_and_draw(config, values, out)
     logging.info("results: %s", out / "eval.json")
     return 0
-
-
-def _draw(scorer, trained, config, body, count, path) -> None:
-    import numpy as np
-
-    from hmr_jax.commands import scoring
-    from hmr_jax.render import draw
-
-    pictures: list[np.ndarray] = []
-    for batch in scorer.batches():
-        predictions = scorer.predict(trained.variables, batch)
-        vertices = predictions["vertices_cam_m"]
-        left = count - len(pictures)
-        pictures += scoring.overlays(config, body, batch, vertices, left)
-        if len(pictures) >= count:
-            break
-    draw.save_png(path, draw.contact_sheet(pictures, columns=4))
-    logging.info("overlays: %s", path)

@@ -1,9 +1,11 @@
 """From a config to what training, evaluation and export work with."""
 
 import dataclasses
+import importlib
 import math
 import os
 import pathlib
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -79,11 +81,36 @@ def make_task(config: Config) -> Task:
     Raises:
         ValueError: no such system.
     """
-    if config.system != "ikol":
-        raise ValueError(f"config.system: expected 'ikol', found {config.system!r}")
-    from hmr_jax.training import ikol_task
+    return system(config).make_task(config)
 
-    return ikol_task.make_task(config)
+
+SYSTEMS = {
+    "ikol": "hmr_jax.commands.ikol_system",
+    "hierprob": "hmr_jax.commands.hierprob_system",
+}
+"""Where the commands find what they need to know of each system."""
+
+
+def system(config: Config) -> types.ModuleType:
+    """The module of the system a config names.
+
+    Args:
+        config: an experiment.
+
+    Returns:
+        A module with ``make_task(config)``, ``make_assets(config, body)``,
+        ``train_batches(config, workdir, assets)``, ``stages(config, steps_per_epoch,
+        total)``, ``evaluation(config, task, body, workdir)``, ``score_and_draw(config,
+        values, out)`` and ``write_program(...)``, ``verify_program(...)``.
+
+    Raises:
+        ValueError: no such system.
+    """
+    if config.system not in SYSTEMS:
+        raise ValueError(
+            f"config.system: expected one of {sorted(SYSTEMS)}, found {config.system!r}"
+        )
+    return importlib.import_module(SYSTEMS[config.system])
 
 
 def data_dir(config: Config, workdir: str | pathlib.Path | None) -> str:

@@ -8,6 +8,7 @@ the last evaluation. Ctrl-C and SIGTERM save before they stop. Several machines:
 the same command on each with --coordinator, --num_processes and --process_id.
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -56,17 +57,19 @@ def main(argv: list[str]) -> int:
 
     from hmr_jax.commands import experiment
 
+    system = experiment.system(config)
     body = experiment.load_body(config)
-    task = experiment.make_task(config)
-    folder = experiment.data_dir(config, workdir)
-    batches = experiment.train_batches(config, folder)
+    assets = system.make_assets(config, body)
+    batches = system.train_batches(config, workdir, assets)
     total = experiment.num_steps(config, batches.steps_per_epoch)
     settings = config.optimizer.to_dict()
     tx, schedule = optimizer.from_config(
         settings, total_steps=total, steps_per_epoch=batches.steps_per_epoch
     )
+    stages = system.stages(config, batches.steps_per_epoch, total)
+    task = stages[-1][0]
     start = _start(config, task)
-    evaluate = _evaluation(config, task, body, folder)
+    evaluate = system.evaluation(config, task, body, workdir)
     record = records.RunRecord(
         workdir / "run.json",
         config=config.to_dict(),
@@ -93,45 +96,28 @@ def main(argv: list[str]) -> int:
         progress=values.progress,
         **experiment.best_by(config),
     )
-    result = loop.train(
-        task,
-        lambda: batches,
-        tx=tx,
-        options=options,
-        workdir=workdir,
-        assets=body,
-        schedule=schedule,
-        start_from=start,
-        evaluate=evaluate,
-        record=record,
-    )
+    for number, (task, end) in enumerate(stages, start=1):
+        if len(stages) > 1:
+            logging.info("stage %d of %d, up to step %d", number, len(stages), end)
+        result = loop.train(
+            task,
+            lambda: batches,
+            tx=tx,
+            options=dataclasses.replace(options, num_steps=end),
+            workdir=workdir,
+            assets=assets,
+            schedule=schedule,
+            start_from=start,
+            evaluate=evaluate,
+            record=record,
+        )
+        if not result.finished:
+            break
     if not result.finished:
         print(f"stopped early; the same command goes on: {workdir}", file=sys.stderr)
         return 3
     print(f"trained {total} steps: {workdir}")
     return 0
-
-
-def _check_best(config) -> None:
-    """Refuse a choice of the best checkpoint that no evaluation could serve."""
-    protocols = tuple(config.eval.protocols)
-    if config.eval.best_protocol not in protocols:
-        raise ValueError(
-            f"config.eval.best_protocol: expected one of eval.protocols {protocols}, "
-            f"found {config.eval.best_protocol!r}"
-        )
-    from hmr_jax.evaluation.protocols import get_protocol
-
-    protocol = get_protocol(config.eval.best_protocol)
-    metrics: tuple[str, ...]
-    metrics = ("PVE",) if protocol.joint_set == "vertices" else ("MPJPE", "PA-MPJPE")
-    if protocol.groups is not None:
-        metrics += ("PCK", "AUC")
-    if not config.eval.best_metric.startswith(metrics):
-        raise ValueError(
-            f"config.eval.best_metric: expected one of {metrics}, "
-            f"found {config.eval.best_metric!r}"
-        )
 
 
 def _start(config, task):
@@ -145,26 +131,3 @@ def _start(config, task):
         return experiment.start_from(config, task)(variables)
 
     return change
-
-
-def _evaluation(config, task, body, folder):
-    """The periodic evaluation, or None where the config names no data for it."""
-    if not config.eval.source:
-        return None
-    from hmr_jax.commands import experiment, scoring
-
-    _check_best(config)
-    scorer = scoring.Scorer(config, task, body, folder)
-
-    def evaluate(variables, step):
-        del step
-        metrics = experiment.flat_metrics(scorer(variables).values())
-        best = experiment.best_by(config)["best_metric"]
-        if best not in metrics:
-            raise ValueError(
-                "config.eval.best_protocol/best_metric: expected one of "
-                f"{sorted(metrics)}, found {best!r}"
-            )
-        return metrics
-
-    return evaluate

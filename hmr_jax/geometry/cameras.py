@@ -12,6 +12,17 @@ from hmr_jax.geometry import safe
 from hmr_jax.geometry.rotations import matmul3
 
 
+def to_camera_axes(points_m: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+    """Turn points by half a turn about x: from y up to y down, z away.
+
+    Args:
+        points_m: metres; the same function turns them back.
+    """
+    return points_m * jnp.array([1, -1, -1], points_m.dtype).reshape(
+        (1,) * (points_m.ndim - 1) + (3,)
+    )
+
+
 def intrinsics_matrix(
     focal_px: Float[Array, "*batch 2"], centre_px: Float[Array, "*batch 2"]
 ) -> Float[Array, "*batch 3 3"]:

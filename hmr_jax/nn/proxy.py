@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 Rounding = Literal["none", "nearest", "truncate"]
 
+NUM_CHANNELS = 1 + 17
+"""Edges, and a heatmap for each joint of ``coco_17``."""
 HEATMAP_STD_PX = 4.0
 EDGE_STD_PX = 1.0
 EDGE_TAPS = 5

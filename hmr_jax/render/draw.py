@@ -151,6 +151,22 @@ def draw_boxes(
     return np.array(picture)
 
 
+def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale a picture.
+
+    Args:
+        image: [height, width, 3].
+        height: of the result, pixels.
+        width: of the result, pixels.
+
+    Returns:
+        uint8 image, bilinear.
+    """
+    size = (width, height)
+    picture = Image.fromarray(_checked(image))
+    return np.array(picture.resize(size, Image.Resampling.BILINEAR))
+
+
 def add_caption(image: np.ndarray, caption: str) -> np.ndarray:
     """Put a line of text in a dark band under a picture.
 

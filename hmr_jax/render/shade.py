@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from hmr_jax.render.rasterize import Fragments, interpolate, rasterize
 
@@ -147,14 +147,39 @@ def sample_texture(
     Returns:
         Colours.
     """
-    rows, columns = image.shape[:2]
+    return sample_textures(image[None], jnp.zeros((), jnp.int32), uv)
+
+
+def sample_textures(
+    images: Shaped[Array, "n rows columns 3"],
+    index: Int[Array, ""],
+    uv: Float[Array, "*batch 2"],
+) -> Float[Array, "*batch 3"]:
+    """Bilinear look-up in one picture of many, which is never copied out of them.
+
+    Args:
+        images: colours in [0, 1], or uint8; row 0 at v = 1.
+        index: the picture.
+        uv: see ``sample_texture``.
+
+    Returns:
+        Colours in [0, 1].
+    """
+    rows, columns = images.shape[1:3]
     x = jnp.clip(uv[..., 0] * columns - 0.5, 0.0, columns - 1.0)
     y = jnp.clip((1.0 - uv[..., 1]) * rows - 0.5, 0.0, rows - 1.0)
     left, top = jnp.floor(x).astype(jnp.int32), jnp.floor(y).astype(jnp.int32)
     right, bottom = jnp.minimum(left + 1, columns - 1), jnp.minimum(top + 1, rows - 1)
     along, down = (x - left)[..., None], (y - top)[..., None]
-    upper = image[top, left] * (1 - along) + image[top, right] * along
-    lower = image[bottom, left] * (1 - along) + image[bottom, right] * along
+
+    def read(row, column):
+        colours = images[index, row, column]
+        if images.dtype == jnp.uint8:
+            return colours.astype(uv.dtype) / 255.0
+        return colours
+
+    upper = read(top, left) * (1 - along) + read(top, right) * along
+    lower = read(bottom, left) * (1 - along) + read(bottom, right) * along
     return upper * (1 - down) + lower * down
 
 

@@ -127,18 +127,19 @@ class ProceduralBackgrounds:
 
 
 class FolderBackgrounds:
-    """Random square crops of the pictures in a folder and its subfolders."""
+    """The pictures in a folder and its subfolders: random square parts, or whole."""
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, *, stretch: bool = False):
         """List the pictures.
 
         Args:
             folder: searched for ``IMAGE_SUFFIXES``.
+            stretch: whole pictures without keeping their aspect, never mirrored.
 
         Raises:
             ValueError: the folder does not exist or holds no picture.
         """
-        self.folder = pathlib.Path(folder)
+        self.folder, self._stretch = pathlib.Path(folder), stretch
         self.paths = sorted(
             path
             for path in self.folder.rglob("*")
@@ -173,6 +174,8 @@ class FolderBackgrounds:
                 left = across * (image.size[0] - side)
                 top = down * (image.size[1] - side)
                 box = (left, top, left + side, top + side)
+                if self._stretch:
+                    box, flip = (0.0, 0.0, *map(float, image.size)), False
                 # A JPEG may be decoded at a fraction of its size.
                 image.draft("RGB", (2 * size_px, 2 * size_px))
                 scale = image.size[0] / full_width

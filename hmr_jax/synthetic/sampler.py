@@ -26,12 +26,12 @@ from hmr_jax.synthetic.backgrounds import (
 )
 from hmr_jax.synthetic.clothing import figure, sample_clothes
 from hmr_jax.synthetic.motion import SPLITS, MotionSet
+from hmr_jax.synthetic.pose_law import UPPER_BODY
 from hmr_jax.synthetic.scene import Scene, Shot, shoot_all
 
 LIMITS_SEQUENCE = "joint_limits"
 """Sequence name of samples whose pose comes from the joint-limit sampler."""
 JITTER_RAD = 0.06
-UPPER_BODY = (3, 6, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 FIELD_OF_VIEW_DEG = (18.0, 62.0)
 BETA_LIMIT = 2.5
 _MIRROR = JOINT_SETS["smpl_24"].flip_permutation

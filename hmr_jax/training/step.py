@@ -23,6 +23,9 @@ import optax
 from hmr_jax.training.state import TrainState
 from hmr_jax.training.task import Batch, Task, Terms, collections
 
+_PREPARING = 2**31 - 1
+"""Folded into the step's key for ``Task.prepare``; micro-batches count from 0."""
+
 
 def step(
     state: TrainState,
@@ -60,6 +63,8 @@ def step(
     """
     rng = jax.random.fold_in(rng, state.step)
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name) if axis_name else 0)
+    if task.prepare is not None:
+        batch = task.prepare(jax.random.fold_in(rng, _PREPARING), batch, assets)
     micro_batches = _split(batch, accumulate)
     add = _add_over(axis_name)
 

@@ -1,4 +1,4 @@
-"""What the trainer needs to know of a system: four callables and its loss weights.
+"""What the trainer needs to know of a system: its callables and its loss weights.
 
 The trainer itself knows no model, no loss and no body: a ``Task`` brings them, and
 ``assets`` (usually the body model) travels through the step as an argument.
@@ -33,12 +33,16 @@ class Task:
             weight is logged and not trained.
         predict: ``predict(variables, batch, assets) -> dict`` of arrays with the batch
             first; None for a task that is never evaluated.
+        prepare: ``prepare(rng, batch, assets) -> batch``, the training batch that
+            ``losses`` sees, made on the device from what the iterator gave: the step
+            calls it once, in the same program. None leaves batches as they are.
     """
 
     init: Callable[..., Variables]
     losses: Callable[..., tuple[Terms, Any, Any]]
     weights: Mapping[str, float]
     predict: Callable[..., dict[str, Any]] | None = None
+    prepare: Callable[..., Batch] | None = None
 
 
 def collections(params: Any, batch_stats: Any) -> Variables:

@@ -12,7 +12,7 @@ from hmr_jax.body.forward import regress_joints
 from hmr_jax.body.landmarks import face_landmarks
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint, read_torch_checkpoint
-from hmr_jax.geometry.cameras import perspective_project
+from hmr_jax.geometry.cameras import perspective_project, to_camera_axes
 from hmr_jax.geometry.svd3 import svd3
 from hmr_jax.models import hierprob
 from tests.convert import torch_writer
@@ -191,7 +191,7 @@ def test_body_of_the_mode(parity_dir, inputs, modern, body):
         "body_verts_sub": vertices[:, ::97],
         "body_reposed_sub": out["reposed_vertices_m"][:, ::97],
         "body_h36mlsp": out["joints3d_m"],
-        "body_coco_flipped": hierprob.to_camera_axes(out["joints_coco_m"]),
+        "body_coco_flipped": to_camera_axes(out["joints_coco_m"]),
         "body_joints2d_wp": out["joints2d_norm"][:, 0],
         "cam_to_translation": out["camera_translation_m"],
     }

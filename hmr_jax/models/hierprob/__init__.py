@@ -12,7 +12,6 @@ from hmr_jax.models.hierprob.bodies import (
     project_joints,
     samples_by_fit,
     shape_distribution,
-    to_camera_axes,
     vertex_spread,
     vertex_uncertainty,
 )
@@ -38,7 +37,6 @@ __all__ = [
     "project_joints",
     "samples_by_fit",
     "shape_distribution",
-    "to_camera_axes",
     "vertex_spread",
     "vertex_uncertainty",
 ]

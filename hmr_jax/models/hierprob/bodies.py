@@ -16,6 +16,7 @@ from hmr_jax.body.model import BodyModel
 from hmr_jax.distributions.gaussian import DiagonalGaussian
 from hmr_jax.distributions.matrix_fisher import MatrixFisher, sample_matrix_fisher
 from hmr_jax.geometry.cameras import (
+    to_camera_axes,
     weak_perspective_project,
     weak_perspective_to_translation,
 )
@@ -44,17 +45,6 @@ def shape_distribution(raw: Mapping[str, Array]) -> DiagonalGaussian:
         raw: output of ``HierProbNet``.
     """
     return DiagonalGaussian(raw["shape_mean"], raw["shape_log_std"])
-
-
-def to_camera_axes(points_m: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
-    """Turn points by half a turn about x: from y up to y down, z away.
-
-    Args:
-        points_m: metres; the same function turns them back.
-    """
-    return points_m * jnp.array([1, -1, -1], points_m.dtype).reshape(
-        (1,) * (points_m.ndim - 1) + (3,)
-    )
 
 
 def project_joints(

@@ -1,0 +1,130 @@
+"""Scoring of hierarchical probability distributions: tables, files, pictures."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from hmr_jax.body.forward import body_forward
+from hmr_jax.body.landmarks import lsp_joints
+from hmr_jax.body.model import BodyModel
+from hmr_jax.commands import experiment, hierprob_system
+from hmr_jax.evaluation import hierprob as scoring
+from hmr_jax.geometry.cameras import to_camera_axes
+from hmr_jax.geometry.rotations import axis_angle_to_matrix
+from hmr_jax.models.hierprob import vertex_spread
+from hmr_jax.render import draw, uncertainty
+from hmr_jax.training import records
+
+TILE_PX = 192
+OPACITY = 0.85
+
+
+def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
+    """Score a trained model on what a config evaluates on; draw examples.
+
+    Args:
+        config: an experiment.
+        values: flags of ``hmr-jax eval``.
+        out: folder of ``eval.json`` and the pictures.
+    """
+    body, task, trained = experiment.load_chosen(config, values)
+    validation = hierprob_system.Validation(config, body, show=True)
+    rows = {"trained": validation(trained.variables)}
+    if values.baselines:
+        rows["untrained network"] = validation(
+            experiment.initial_variables(task, config)
+        )
+        rows["mean pose"] = validation.score(mean_body(body, validation.assets))
+    print(scoring.format_scores(rows))
+    print("millimetres; pixels of a crop of 256; percent for silhouettes")
+    result = {
+        "checkpoint": trained.origin,
+        "config": config.to_dict(),
+        "versions": records.package_versions(),
+        "source": config.eval.source,
+        "rows": {name: row.to_json() for name, row in rows.items()},
+    }
+    records.write_json(out / "eval.json", result)
+    if values.pictures > 0:
+        path = out / "predictions.png"
+        _draw(validation, trained.variables, values.pictures, path)
+        logging.info("pictures: %s", path)
+
+
+def mean_body(body: BodyModel, assets: Any) -> Any:
+    """Answers every picture with the bank's mean pose, seen from the front.
+
+    Args:
+        body: the body.
+        assets: with the poses, of the evaluation.
+
+    Returns:
+        A function for ``Validation.score``.
+    """
+    rotmats = np.asarray(axis_angle_to_matrix(jnp.asarray(assets.poses_aa))).mean(0)
+    u, _, vt = np.linalg.svd(rotmats)
+    sign = np.linalg.det(u @ vt)[:, None, None] * np.ones((1, 3, 1))
+    sign[:, :2] = 1.0
+    mean = (u @ (sign * vt)).astype(np.float32)
+    mean[0] = np.eye(3)
+    betas = jnp.zeros(body.num_betas)
+    posed = body_forward(body, betas, jnp.asarray(mean)).vertices_m
+    rest = body_forward(body, betas, jnp.zeros((body.num_joints, 3))).vertices_m
+    one = {"vertices_m": posed, "zero_pose_vertices_m": rest}
+    if "h36m_17" in body.extra_joint_regressors:
+        one["joints3d_m"] = lsp_joints(body, posed)
+
+    def predict(made, key):
+        del key
+        count = len(made["image"])
+        mode = {k: jnp.repeat(v[None], count, 0) for k, v in one.items()}
+        return scoring.Prediction(mode, {}, {})
+
+    return predict
+
+
+def _draw(validation, variables, count: int, path: pathlib.Path) -> None:
+    """Picture, input, body over the picture, side view and truth of some samples."""
+    tiles: list[np.ndarray] = []
+    for made, prediction, target, valid in validation.results(variables):
+        for index in range(min(valid, count - len(tiles))):
+            one = jax.tree.map(lambda x, i=index: x[i], (made, prediction, target))
+            tiles.append(_row(*one, validation.assets.body))
+        if len(tiles) >= count:
+            break
+    draw.save_png(path, draw.contact_sheet(tiles, columns=2))
+
+
+def _resized(image: np.ndarray) -> np.ndarray:
+    return draw.resized(draw.to_uint8(np.asarray(image)), TILE_PX, TILE_PX)
+
+
+def _row(made, prediction, target, body) -> np.ndarray:
+    spread = None
+    if prediction.samples:
+        spread = uncertainty.uncertainty_colours(
+            vertex_spread(prediction.samples["vertices_m"])
+        )
+    image = _resized(made["image"])
+    proxy = np.asarray(made["proxy"])
+    seen = np.repeat(np.clip(proxy[..., :1], 0.0, 1.0), 3, -1)
+    seen[..., 2] = np.maximum(seen[..., 2], proxy[..., 1:].max(-1))
+    mode = to_camera_axes(jnp.asarray(prediction.mode["vertices_m"]))
+    truth = to_camera_axes(jnp.asarray(target["vertices_m"]))
+    picture = uncertainty.render_weak_perspective(
+        mode,
+        body.faces,
+        jnp.asarray(prediction.raw["camera"]),
+        TILE_PX,
+        vertex_rgb=spread,
+    )
+    over = uncertainty.over(image, picture, OPACITY)
+    side = uncertainty.view(mode, body.faces, TILE_PX, degrees=90, vertex_rgb=spread)
+    true_side = uncertainty.view(truth, body.faces, TILE_PX, degrees=90)
+    names = ("picture", "input", "prediction", "its side", "true side")
+    tiles = [image, _resized(seen), over, side, true_side]
+    return draw.contact_sheet(tiles, columns=5, captions=names, gap_px=2)

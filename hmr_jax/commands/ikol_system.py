@@ -1,0 +1,130 @@
+"""What the commands need to know of IKOL: records, protocols, overlays, programs."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from hmr_jax.body.model import BodyModel
+from hmr_jax.commands import experiment, scoring
+from hmr_jax.evaluation.evaluator import format_table
+from hmr_jax.evaluation.protocols import get_protocol
+from hmr_jax.render import draw
+from hmr_jax.training import ikol_task, records
+from hmr_jax.training.task import Task
+
+
+def make_task(config: Any) -> Task:
+    """IKOL as a task."""
+    return ikol_task.make_task(config)
+
+
+def make_assets(config: Any, body: BodyModel) -> BodyModel:
+    """What travels through the training step: the body."""
+    del config
+    return body
+
+
+def train_batches(config: Any, workdir: Any, assets: Any) -> Any:
+    """The stream of training batches, see ``experiment.train_batches``."""
+    del assets
+    return experiment.train_batches(config, experiment.data_dir(config, workdir))
+
+
+def stages(config: Any, steps_per_epoch: int, total: int) -> list[tuple[Task, int]]:
+    """One stage, to the end."""
+    del steps_per_epoch
+    return [(make_task(config), total)]
+
+
+def _check_best(config) -> None:
+    """Refuse a choice of the best checkpoint that no evaluation could serve."""
+    protocols = tuple(config.eval.protocols)
+    if config.eval.best_protocol not in protocols:
+        raise ValueError(
+            f"config.eval.best_protocol: expected one of eval.protocols {protocols}, "
+            f"found {config.eval.best_protocol!r}"
+        )
+    protocol = get_protocol(config.eval.best_protocol)
+    metrics: tuple[str, ...]
+    metrics = ("PVE",) if protocol.joint_set == "vertices" else ("MPJPE", "PA-MPJPE")
+    if protocol.groups is not None:
+        metrics += ("PCK", "AUC")
+    if not config.eval.best_metric.startswith(metrics):
+        raise ValueError(
+            f"config.eval.best_metric: expected one of {metrics}, "
+            f"found {config.eval.best_metric!r}"
+        )
+
+
+def evaluation(config: Any, task: Task, body: BodyModel, workdir: Any) -> Any:
+    """The periodic evaluation, or None where the config names no data for it."""
+    if not config.eval.source:
+        return None
+    _check_best(config)
+    scorer = scoring.Scorer(config, task, body, experiment.data_dir(config, workdir))
+
+    def evaluate(variables, step):
+        del step
+        metrics = experiment.flat_metrics(scorer(variables).values())
+        best = experiment.best_by(config)["best_metric"]
+        if best not in metrics:
+            raise ValueError(
+                "config.eval.best_protocol/best_metric: expected one of "
+                f"{sorted(metrics)}, found {best!r}"
+            )
+        return metrics
+
+    return evaluate
+
+
+def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
+    """Score a trained model under the config's protocols; draw overlays.
+
+    Args:
+        config: an experiment.
+        values: flags of ``hmr-jax eval``.
+        out: folder of the results.
+    """
+    body, task, trained = experiment.load_chosen(config, values)
+    folder = experiment.data_dir(config, values.workdir)
+    scorer = scoring.Scorer(
+        config,
+        task,
+        body,
+        folder,
+        protocols=tuple(values.protocols),
+        progress=True,
+    )
+    reports = {"trained": scorer(trained.variables)}
+    if values.baselines:
+        reports["untrained network"] = scorer(
+            experiment.initial_variables(task, config)
+        )
+        reports["mean pose"] = scorer.score(
+            scoring.mean_pose_predictor(config, body, folder)
+        )
+    print(format_table(reports))
+    result = {
+        "checkpoint": trained.origin,
+        "config": config.to_dict(),
+        "versions": records.package_versions(),
+        "rows": {name: report.to_json() for name, report in reports.items()},
+    }
+    records.write_json(out / "eval.json", result)
+    if values.pictures > 0:
+        _draw(scorer, trained, config, body, values.pictures, out / "overlays.png")
+
+
+def _draw(scorer, trained, config, body, count, path) -> None:
+    pictures: list[np.ndarray] = []
+    for batch in scorer.batches():
+        predictions = scorer.predict(trained.variables, batch)
+        vertices = predictions["vertices_cam_m"]
+        left = count - len(pictures)
+        pictures += scoring.overlays(config, body, batch, vertices, left)
+        if len(pictures) >= count:
+            break
+    draw.save_png(path, draw.contact_sheet(pictures, columns=4))
+    logging.info("overlays: %s", path)

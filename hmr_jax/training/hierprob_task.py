@@ -1,0 +1,155 @@
+"""Hierarchical pose and shape distributions as a trainable task, from a config."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from hmr_jax.losses.hierprob import hierprob_losses
+from hmr_jax.models import hierprob
+from hmr_jax.nn.proxy import NUM_CHANNELS
+from hmr_jax.nn.resnet import VARIANTS
+from hmr_jax.synthetic.pose_law import PoseLaw
+from hmr_jax.synthetic.proxies import ProxyAssets, ProxyOptions, make_batch
+from hmr_jax.synthetic.proxy_options import ProxyAugmentation
+from hmr_jax.training.parallel import AXIS_NAME
+from hmr_jax.training.task import Batch, Task, Variables
+
+JOINTS2D_ON = ("mode", "samples", "mode+samples")
+STAGES = ("stage1", "stage2")
+
+
+def make_model(config: Any) -> hierprob.HierProbNet:
+    """The network a config's ``model`` section describes.
+
+    Args:
+        config: a whole experiment.
+
+    Returns:
+        The module; ``sync_batch_norm`` makes its statistics those of all devices.
+
+    Raises:
+        ValueError: a field's value is none of those that are known.
+    """
+    values = dict(config["model"])
+    sync = values.pop("sync_batch_norm")
+    if values["dtype"] not in ("float32", "bfloat16"):
+        raise ValueError(
+            "config.model.dtype: expected float32 or bfloat16, "
+            f"found {values['dtype']!r}"
+        )
+    values["dtype"] = jnp.dtype(values["dtype"])
+    if values["depth"] not in VARIANTS:
+        raise ValueError(
+            f"config.model.depth: expected one of {list(VARIANTS)}, "
+            f"found {values['depth']}"
+        )
+    values["hidden"] = values["hidden"] or None
+    return hierprob.HierProbNet(axis_name=AXIS_NAME if sync else None, **values)
+
+
+def proxy_options(config: Any, *, train: bool) -> ProxyOptions:
+    """How a config's training or validation pictures are made.
+
+    Args:
+        config: a whole experiment.
+        train: else as ``eval.synthetic`` changes it.
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: an unknown field, or a value that makes no sense.
+    """
+    section = dict(config["data"]["synthetic"])
+    if not train:
+        section |= dict(config["eval"]["synthetic"])
+    augment = section.pop("augment")
+    kinds = (("augmentation", ProxyAugmentation), ("poses", PoseLaw))
+    for name, kind in kinds:
+        values = {k: _plain(v) for k, v in dict(section.pop(name)).items()}
+        if name == "augmentation" and not augment:
+            section[name] = ProxyAugmentation.none()
+        else:
+            section[name] = _made(kind, values, f"config.data.synthetic.{name}")
+    values = {k: _plain(v) for k, v in section.items()}
+    values["image_size_px"] = config["image_size_px"]
+    return _made(ProxyOptions, values, "config.data.synthetic")
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def make_task(config: Any, stage: str = "stage2") -> Task:
+    """One stage of the training; its assets are ``ProxyAssets``.
+
+    Args:
+        config: a whole experiment (``configs/hierprob.py`` lists the fields).
+        stage: ``stage1`` or ``stage2``, whose section of ``losses`` counts. Both
+            predict the same.
+
+    Returns:
+        The task. ``prepare`` renders the batch; ``predict`` gives ``decode``'s
+        predictions for a batch with ``proxy``, with the body as its assets.
+
+    Raises:
+        ValueError: a field's value is none of those that are known.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"stage: expected one of {STAGES}, got {stage!r}")
+    model = make_model(config)
+    options = proxy_options(config, train=True)
+    section = config["losses"][stage]
+    weights = {k: float(v) for k, v in dict(section["weights"]).items() if v}
+    joints2d_on, num_samples = section["joints2d_on"], section["num_samples"]
+    if joints2d_on not in JOINTS2D_ON:
+        raise ValueError(
+            f"config.losses.{stage}.joints2d_on: expected one of {JOINTS2D_ON}, "
+            f"found {joints2d_on!r}"
+        )
+    terms = functools.partial(
+        hierprob_losses,
+        overreg=section["overreg"],
+        normalizer=config["losses"]["normalizer"],
+        signs=config["model"]["signs"],
+        image_size_px=float(config["image_size_px"]),
+    )
+
+    def init(rng, batch: Batch) -> Variables:
+        del batch
+        size = config["image_size_px"]
+        proxy = jnp.zeros((1, size, size, NUM_CHANNELS), jnp.float32)
+        return dict(model.init(rng, proxy, train=False))
+
+    def prepare(rng, batch, assets: ProxyAssets) -> Batch:
+        return make_batch(rng, batch, assets, options)
+
+    def losses(variables, batch, assets: ProxyAssets, *, train, rngs):
+        raw, new = model.apply(
+            variables, batch["proxy"], train=train, mutable=["batch_stats"]
+        )
+        predictions = hierprob.decode(raw, assets.body)
+        if joints2d_on != "mode":
+            samples = hierprob.decode_samples(
+                rngs["dropout"], raw, assets.body, num_samples
+            )["sample_joints2d_norm"]
+            parts = [predictions["joints2d_norm"], samples]
+            predictions["joints2d_norm"] = jnp.concatenate(
+                parts if joints2d_on == "mode+samples" else parts[1:], 1
+            )
+        return terms(predictions, batch), new["batch_stats"], {}
+
+    def predict(variables, batch, body):
+        raw = model.apply(variables, batch["proxy"], train=False)
+        return hierprob.decode(raw, body)
+
+    return Task(init, losses, weights, predict, prepare)
