@@ -95,14 +95,33 @@ def proxy_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndar
         np.asarray(prediction["joints2d_confidence"]),
         strict=True,
     )
+    taken: list[tuple[float, float]] = []
     for number, (place, visible, confidence) in enumerate(rows):
         if np.isfinite(place).all() and (visible or confidence > 0):
             x, y = np.clip(place, -1e4, 1e4)
             colour = (90, 255, 90) if visible else (255, 80, 80)
             canvas.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=colour)
+            corner = _free_place(x + 4, y - 5, taken)
+            canvas.line([x, y, corner[0], corner[1] + 5], fill=colour)
             text = f"{number} {confidence:.2f}"
-            canvas.text((x + 3, y - 5), text, fill=colour, font=font)
+            canvas.text(corner, text, fill=colour, font=font)
     return np.array(picture)
+
+
+def _free_place(
+    x: float, y: float, taken: list[tuple[float, float]]
+) -> tuple[float, float]:
+    """The nearest place for a label that leaves the others readable; it is taken."""
+    width, height = 30, 9
+    steps = [(dx, dy) for dy in (0, -9, 9, -18, 18, -27, 27) for dx in (0, -38, 34)]
+    for dx, dy in sorted(steps, key=lambda step: abs(step[0]) / 2 + abs(step[1])):
+        place = (x + dx, y + dy)
+        if all(
+            abs(place[0] - u) >= width or abs(place[1] - v) >= height for u, v in taken
+        ):
+            break
+    taken.append(place)
+    return place
 
 
 def person_sheet(

@@ -254,6 +254,6 @@ def colour_bar(
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         text = f"{100 * largest_m * share:g} cm"
         length = canvas.textlength(text, font=font)
-        left = share * width_px - share * length
+        left = 2 + share * (width_px - 4 - length)
         canvas.text((left, height_px - 13), text, fill="black", font=font)
     return np.array(picture)

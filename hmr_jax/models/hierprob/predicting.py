@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.geometry.crops import Box, uncrop_points
@@ -81,7 +81,7 @@ def predict_people(
     crops: Float[Array, "batch rows columns 3"],
     joints_px: Float[Array, "batch 17 2"],
     visible: Bool[Array, "batch 17"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, " batch"],
     *,
     size_px: int = PUBLISHED_SIZE_PX,
     num_samples: int = 50,
