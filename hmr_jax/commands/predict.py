@@ -76,6 +76,7 @@ def _define_numbers(values: flags.FlagValues) -> None:
     count("samples", 50, 0, "Bodies drawn per person; 0: none, and no uncertainty.")
     count("batch_size", 8, 1, "Persons at once.")
     count("seed", 0, 0, "Of the samples.")
+    count("tile_px", 256, 16, "Side of each part of the pictures.")
     number("box_threshold", 0.95, 0, 1, "A box must have a larger score.")
     number("box_scale", 1.2, 0.1, 10, "Margin around boxes.")
     number(
@@ -128,6 +129,7 @@ def main(argv: list[str]) -> int:
         mesh=values.mesh,
         keep_samples=values.keep_samples,
         overwrite=values.overwrite,
+        tile_px=values.tile_px,
     )
     report = run(paths, choice)
     print(report.text())

@@ -197,17 +197,19 @@ def sample_sheet(
     return draw.contact_sheet(tiles, SAMPLE_COLUMNS, captions)
 
 
-def overview_tile(prediction: Mapping[str, Any], body: BodyModel) -> np.ndarray:
-    """Crop, joints and body side by side, half as large.
+def overview_tile(
+    prediction: Mapping[str, Any], body: BodyModel, size_px: int = TILE_PX // 2
+) -> np.ndarray:
+    """Crop, joints and body side by side.
 
     Args:
         prediction: of ``predict_engine.Predictor``.
         body: for its faces.
+        size_px: height, and half the width, of the picture.
 
     Returns:
         uint8 image.
     """
-    size_px = TILE_PX // 2
     crop = crop_tile(prediction, size_px)
     # From the proxy representation's pixels to the tile's.
     scale = size_px / np.asarray(prediction["proxy"]).shape[0]

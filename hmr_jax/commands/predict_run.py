@@ -57,6 +57,7 @@ class Run:
         mesh: write meshes.
         keep_samples: write what was drawn.
         overwrite: replace results that are there.
+        tile_px: side of each part of the pictures.
     """
 
     out: pathlib.Path
@@ -68,6 +69,7 @@ class Run:
     mesh: bool = False
     keep_samples: bool = False
     overwrite: bool = False
+    tile_px: int = predict_pictures.TILE_PX
 
     def __call__(
         self, paths: Sequence[pathlib.Path], choice: predict_inputs.Choice
@@ -158,14 +160,21 @@ class Run:
             path = self.out / f"{stem}.obj"
             predict_outputs.write_obj(path, arrays["vertices_m"], self.body)
         if self.pictures:
-            sheet = predict_pictures.person_sheet(prediction, self.body)
+            sheet = predict_pictures.person_sheet(prediction, self.body, self.tile_px)
             draw.save_png(self.out / f"{stem}.png", sheet)
             if "shown_vertices_m" in prediction:
-                sheet = predict_pictures.sample_sheet(prediction, self.body)
+                sheet = predict_pictures.sample_sheet(
+                    prediction, self.body, self.tile_px
+                )
                 draw.save_png(self.out / f"{stem}_samples.png", sheet)
             if len(tiles) < predict_pictures.OVERVIEW_LIMIT:
                 tiles.append(
-                    (stem, predict_pictures.overview_tile(prediction, self.body))
+                    (
+                        stem,
+                        predict_pictures.overview_tile(
+                            prediction, self.body, self.tile_px // 2
+                        ),
+                    )
                 )
         made_with = predict_outputs.fingerprint(self.settings, person)
         predict_outputs.write_result(self.out / f"{stem}.npz", arrays, made_with)

@@ -1,0 +1,226 @@
+"""From pictures on disk to results on disk, with a stand-in for the network."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from hmr_jax.commands import predict_engine, predict_inputs, predict_outputs
+from hmr_jax.commands.predict_inputs import Choice
+from hmr_jax.commands.predict_run import Run
+from hmr_jax.geometry.crops import box_of_image
+from hmr_jax.models.pose2d import person_crops
+
+SIZE, SAMPLES = 64, 9
+STEP = 5.0
+
+
+def network(variables, proxy):
+    """Distributions that depend on what is to be seen, through one number."""
+    features = proxy.mean((1, 2))
+    count = features.shape[0]
+    eye = jnp.broadcast_to(jnp.eye(3), (count, 23, 3, 3))
+    scale = jnp.broadcast_to(variables["scale"], (count, 23, 3))
+    zeros = jnp.zeros((count, 10))
+    return {
+        "features": features,
+        "pose_fisher_matrix": eye * scale[..., None],
+        "pose_u": eye,
+        "pose_s": scale,
+        "pose_v": eye,
+        "pose_mode": eye,
+        "shape_mean": zeros + features.sum(-1, keepdims=True),
+        "shape_log_std": zeros,
+        "shape_std": zeros + 1,
+        "global_rotmat": eye[:, 0],
+        "camera": jnp.broadcast_to(jnp.array([[0.5, 0.0, 0.0]]), (count, 3)),
+    }
+
+
+@pytest.fixture(scope="module")
+def body(tiny_body):
+    extra = {**tiny_body.extra_joint_regressors, "coco_face_5": jnp.eye(5, 60)}
+    return dataclasses.replace(tiny_body, extra_joint_regressors=extra)
+
+
+@pytest.fixture(scope="module")
+def predictor(body):
+    options = predict_engine.Options(size_px=SIZE, num_samples=SAMPLES)
+    variables = {"scale": jnp.float32(20.0)}
+    return predict_engine.Predictor(network, variables, body, options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two pictures, one of them black, and one that is cut off."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (60, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    Image.new("RGB", (40, 70)).save(folder / "b.jpg")
+    data = (folder / "a.png").read_bytes()
+    (folder / "c.png").write_bytes(data[: len(data) // 2])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def joints_table():
+    rng = np.random.default_rng(2)
+    points = rng.uniform([5, 10], [45, 55], (2, 17, 2))
+    seen = np.concatenate([points, np.full((2, 17, 1), 0.9)], -1)
+    seen[0, 9] = np.nan
+    hidden = np.concatenate([points[0], np.zeros((17, 1))], -1)
+    return {"a.png": list(seen), "b": [hidden], "c.png": [hidden]}
+
+
+def make(out, predictor, body, **changes):
+    values = {"batch_size": 2, "pictures": False, "keep_samples": True, "tile_px": 32}
+    return Run(out, predictor, body, {"model": "stand-in"}, **values | changes)
+
+
+@pytest.fixture(scope="module")
+def done(folder, predictor, body, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    paths = predict_inputs.list_pictures([str(folder)])
+    choice = Choice(joints=joints_table())
+    report = make(out, predictor, body, pictures=True, mesh=True)(paths, choice)
+    return out, paths, choice, report
+
+
+def test_every_person_has_files_and_the_rest_is_told(done):
+    out, paths, _, report = done
+    assert [path.name for path in paths] == ["a.png", "b.jpg", "c.png"]
+    names = {path.name for path in out.iterdir()}
+    for stem in ("a_0", "a_1", "b_0"):
+        assert {f"{stem}.npz", f"{stem}.obj", f"{stem}.png"} <= names
+        assert f"{stem}_samples.png" in names
+    assert names >= {"predictions.json", "overview.png"} and len(names) == 14
+    summary = json.loads((out / "predictions.json").read_text())
+    assert [row["result"] for row in summary["people"]] == [
+        "a_0.npz",
+        "a_1.npz",
+        "b_0.npz",
+    ]
+    assert [row["num_joints_visible"] for row in summary["people"]] == [16, 17, 0]
+    assert "whole picture" in summary["people"][2]["note"]
+    (failure,) = report.failed
+    assert failure["file"] == "c.png" and "not a whole picture" in failure["reason"]
+    sheet = np.array(Image.open(out / "a_0.png"))
+    assert sheet.shape[2] == 3 and sheet.std() > 10
+
+
+def test_results_are_those_of_the_pictures(done):
+    out, _, choice, _ = done
+    found = predict_outputs.read_result(out / "a_1.npz")
+    joints = choice.joints["a.png"][1]
+    np.testing.assert_allclose(found["joints2d_px"], joints[:, :2], atol=1e-3)
+    np.testing.assert_allclose(found["joints2d_confidence"], 0.9, rtol=1e-6)
+    low, high = joints[:, :2].min(0), joints[:, :2].max(0)
+    size = 1.2 * (high - low)
+    box = np.concatenate([0.5 * (low + high) - 0.5 * size, size])
+    np.testing.assert_allclose(found["box_xywh_px"], box, rtol=1e-5)
+    # weak perspective by hand: square of 4 / 3 of the crop's width, 1.2 about the box
+    side = 1.2 * max(box[3], box[2] * 4 / 3)
+    camera, joints_m = found["camera"], found["joints_coco_m"]
+    flat = camera[0] * (joints_m[:, :2] * [1, -1] + camera[1:])
+    expected = box[:2] + 0.5 * box[2:] + 0.5 * side * flat
+    np.testing.assert_allclose(found["joints2d_body_px"], expected, atol=1e-2)
+    assert found["vertex_uncertainty_m"].shape == (60,)
+    assert found["sample_rotmats"].shape == (SAMPLES, 23, 3, 3)
+    for name, array in found.items():
+        if array.dtype.kind == "f" and not name.startswith("joints2d"):
+            assert np.isfinite(array).all(), name
+
+
+def test_a_black_picture_without_joints_is_finite(done):
+    found = predict_outputs.read_result(done[0] / "b_0.npz")
+    np.testing.assert_array_equal(found["box_xywh_px"], [0, 0, 40, 70])
+    assert not found["joints2d_visible"].any()
+    assert np.isfinite(found["vertices_m"]).all()
+    np.testing.assert_array_equal(found["betas_mean"], 0)  # nothing was seen
+
+
+def test_a_run_goes_on_where_it_stopped(done, predictor, body):
+    out, paths, choice, _ = done
+    before = {path.name: path.read_bytes() for path in out.glob("*.npz")}
+    (out / "a_1.npz").unlink()
+    (out / "b_0.npz").write_bytes(before["b_0.npz"][:100])
+    report = make(out, predictor, body)(paths, choice)
+    assert report.kept == 1 and len(report.people) == 3
+    for name in before:
+        with np.load(out / name) as file:
+            again = {key: file[key] for key in file.files}
+        (out / "was.npz").write_bytes(before[name])
+        with np.load(out / "was.npz") as file:
+            for key in file.files:
+                np.testing.assert_array_equal(again[key], file[key], key)
+        (out / "was.npz").unlink()
+
+
+def test_results_of_other_inputs_are_not_kept_silently(done, predictor, body):
+    out, paths, choice, _ = done
+    moved = {name: [j + STEP for j in rows] for name, rows in choice.joints.items()}
+    other = dataclasses.replace(choice, joints=moved)
+    with pytest.raises(ValueError, match=r"a_0\.npz: was made with .*--overwrite"):
+        make(out, predictor, body)(paths[:1], other)
+    report = make(out, predictor, body, overwrite=True)(paths[:1], other)
+    assert report.kept == 0 and len(report.people) == 2
+    make(out, predictor, body, overwrite=True)(paths, choice)  # as it was
+
+
+def test_a_network_that_is_not_finite_is_a_failure(folder, body, tmp_path):
+    options = predict_engine.Options(size_px=SIZE, num_samples=0)
+    variables = {"scale": jnp.float32(20.0)}
+
+    def broken(variables, proxy):
+        out = network(variables, proxy)
+        return {**out, "camera": out["camera"] * jnp.nan}
+
+    run = make(
+        tmp_path, predict_engine.Predictor(broken, variables, body, options), body
+    )
+    report = run([folder / "a.png"], Choice(joints=joints_table()))
+    assert len(report.failed) == 2 and not report.people
+    assert "camera is not finite" in report.failed[0]["reason"]
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_crops_do_not_depend_on_the_padding(predictor, folder):
+    picture = predict_inputs.read_picture(folder / "a.png")
+    whole = np.array([0.0, 0.0, 50.0, 60.0])
+    person = predict_inputs.Person(folder / "a.png", "a", 0, whole, 1.0, None)
+    cut = predictor.cut(picture, person)
+    images = jnp.asarray(picture[None], jnp.float32) / 255
+    expected, shown = person_crops(images, box_of_image(60, 50, (1,)))
+    np.testing.assert_allclose(cut.crop, expected[0], atol=1e-4)
+    np.testing.assert_allclose(cut.shown[:2], shown.centre_px[0])
+    np.testing.assert_allclose(cut.shown[2:], shown.size_px[0])
+
+
+def test_joints_found_by_a_network_return_to_the_picture(body, tmp_path):
+    """The stand-in's heatmaps are the crop's red channel at every fourth pixel."""
+
+    def bright_dot(variables, crops):
+        red = crops[:, 1::4, 1::4, :1] * variables
+        return {"heatmaps": jnp.repeat(red, 17, -1)}
+
+    y, x = np.mgrid[:120, :160]
+    dot = np.exp(-((x - 60) ** 2 + (y - 70) ** 2) / 200)
+    pixels = np.uint8(np.round(255 * dot))[..., None].repeat(3, -1)
+    Image.fromarray(pixels).save(tmp_path / "dot.png")
+    options = predict_engine.Options(size_px=SIZE, num_samples=0)
+    variables = {"scale": jnp.float32(20.0)}
+    predictor = predict_engine.Predictor(
+        network, variables, body, options, pose2d=(bright_dot, jnp.float32(1.0))
+    )
+    boxes = {"dot.png": [np.array([30.0, 30, 60, 80, 0.99])]}
+    report = make(tmp_path / "out", predictor, body)(
+        [tmp_path / "dot.png"], Choice(boxes=boxes)
+    )
+    assert report.people[0]["num_joints_visible"] == 17
+    found = predict_outputs.read_result(tmp_path / "out" / "dot_0.npz")
+    np.testing.assert_allclose(found["joints2d_px"], [[60, 70]] * 17, atol=1.5)
+    assert "vertex_uncertainty_m" not in found
