@@ -77,12 +77,12 @@ def _define_numbers(values: flags.FlagValues) -> None:
     count("batch_size", 8, 1, "Persons at once.")
     count("seed", 0, 0, "Of the samples.")
     count("tile_px", 256, 16, "Side of each part of the pictures.")
-    number("box_threshold", 0.95, 0, 1, "A box must have a larger score.")
-    number("box_scale", 1.2, 0.1, 10, "Margin around boxes.")
+    number("box_threshold", 0.95, 0.0, 1.0, "A box must have a larger score.")
+    number("box_scale", 1.2, 0.1, 10.0, "Margin around boxes.")
     number(
         "visibility_threshold",
         0.75,
-        0,
+        0.0,
         None,
         "Elbows, wrists, knees and ankles must be more certain than this.",
     )

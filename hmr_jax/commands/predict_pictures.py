@@ -1,8 +1,10 @@
 """The drawing half of predict: a sheet for each person, samples, one overview."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -23,9 +25,10 @@ OVERLAY_OPACITY = 0.85
 def _colours(prediction: Mapping[str, Any]) -> Any:
     if "vertex_uncertainty_m" not in prediction:
         return None
-    return uncertainty.uncertainty_colours(
-        jnp.asarray(prediction["vertex_uncertainty_m"])
-    )
+    return _coloured(jnp.asarray(prediction["vertex_uncertainty_m"]))
+
+
+_coloured = jax.jit(uncertainty.uncertainty_colours)
 
 
 def crop_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndarray:
@@ -38,9 +41,13 @@ def crop_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndarr
     Returns:
         uint8 image.
     """
-    crop = jnp.asarray(prediction["crop"])[None]
+    return draw.to_uint8(np.asarray(_square(jnp.asarray(prediction["crop"]), size_px)))
+
+
+@functools.partial(jax.jit, static_argnames="size_px")
+def _square(crop: jax.Array, size_px: int) -> jax.Array:
     box = fit_box(box_of_image(*CROP_SIZE_PX, (1,)), 1, 1)
-    return draw.to_uint8(np.asarray(crop_images(crop, box, size_px, size_px)[0]))
+    return crop_images(crop[None], box, size_px, size_px)[0]
 
 
 def overlay_tile(

@@ -205,6 +205,11 @@ def over(
     return draw.overlay_mesh(background, rgba, opacity)
 
 
+@functools.partial(jax.jit, static_argnames="degrees")
+def _placed(vertices_cam_m: Array, degrees: float | int) -> tuple[Array, Array]:
+    return turned(vertices_cam_m, degrees), fitted_camera(vertices_cam_m)
+
+
 def view(
     vertices_cam_m: Array,
     faces: Array,
@@ -225,8 +230,7 @@ def view(
     Returns:
         uint8 image.
     """
-    vertices = turned(jnp.asarray(vertices_cam_m), degrees)
-    camera = fitted_camera(jnp.asarray(vertices_cam_m))
+    vertices, camera = _placed(jnp.asarray(vertices_cam_m), degrees)
     picture = render_weak_perspective(
         vertices, faces, camera, size_px, vertex_rgb=vertex_rgb
     )
