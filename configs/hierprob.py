@@ -132,10 +132,14 @@ def base() -> ConfigDict:
             # made of ssp_3d or pw3d_hierprob, in the folder data_dir.
             "source": "synthetic",
             "data_dir": "",
+            # SMPL files that pose a dataset's gendered labels; empty: the neutral body,
+            # with which the numbers are not the published ones.
+            "male_body": "",
+            "female_body": "",
             "split": "test",
             "batch_size": 64,
             "limit": 0,  # pictures; 0: all
-            "num_samples": 8,
+            "num_samples": 8,  # published on datasets: 10
             "seed": 1,
             "poses": {**poses, "keep": "all", "num_limits": 0},
             "textures": {**textures, "count": 64},

@@ -1,6 +1,7 @@
 """Scoring of hierarchical probability distributions: tables, files, pictures."""
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -51,7 +52,8 @@ def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
     records.write_json(out / "eval.json", result)
     if values.pictures > 0:
         path = out / "predictions.png"
-        _draw(validation, trained.variables, values.pictures, path)
+        found = validation.results(trained.variables)
+        draw_examples(found, validation.assets.body, values.pictures, path)
         logging.info("pictures: %s", path)
 
 
@@ -87,13 +89,23 @@ def mean_body(body: BodyModel, assets: Any) -> Any:
     return predict
 
 
-def _draw(validation, variables, count: int, path: pathlib.Path) -> None:
-    """Picture, input, body over the picture, side view and truth of some samples."""
+def draw_examples(
+    results: Iterable[Any], body: BodyModel, count: int, path: pathlib.Path
+) -> None:
+    """Picture, input, body over the picture, side view and truth of some samples.
+
+    Args:
+        results: batches with ``image`` and ``proxy``, predictions, targets, and how
+            many samples of each count.
+        body: the predicted body.
+        count: at most so many samples are drawn.
+        path: of the picture.
+    """
     tiles: list[np.ndarray] = []
-    for made, prediction, target, valid in validation.results(variables):
+    for made, prediction, target, valid in results:
         for index in range(min(valid, count - len(tiles))):
             one = jax.tree.map(lambda x, i=index: x[i], (made, prediction, target))
-            tiles.append(_row(*one, validation.assets.body))
+            tiles.append(_row(*one, body))
         if len(tiles) >= count:
             break
     draw.save_png(path, draw.contact_sheet(tiles, columns=2))

@@ -245,10 +245,12 @@ class Validation:
 
 
 def score_and_draw(config: Config, values: Any, out: Any) -> None:
-    """See ``commands.hierprob_eval``."""
-    from hmr_jax.commands import hierprob_eval
+    """See ``commands.hierprob_eval``, and ``hierprob_datasets`` for datasets."""
+    from hmr_jax.commands import hierprob_datasets, hierprob_eval
 
-    hierprob_eval.score_and_draw(config, values, out)
+    synthetic = config.eval.source == "synthetic"
+    chosen = hierprob_eval if synthetic else hierprob_datasets
+    chosen.score_and_draw(config, values, out)
 
 
 def evaluation(

@@ -1,0 +1,324 @@
+"""Scoring of hierarchical distributions on 3DPW and SSP-3D: table, files, pictures."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from hmr_jax import progress
+from hmr_jax.body.model import BodyModel
+from hmr_jax.commands import experiment, hierprob_eval, hierprob_system
+from hmr_jax.evaluation import hierprob as scoring
+from hmr_jax.evaluation import hierprob_datasets as datasets
+from hmr_jax.files import atomic_write
+from hmr_jax.training import hierprob_task, records
+from hmr_jax.training.task import Variables
+
+Config = Any
+Results = Iterator[tuple[dict[str, Any], scoring.Prediction, scoring.Fields, int]]
+
+
+def data_folder(config: Config, workdir: str | None) -> str:
+    """Where the evaluated datasets lie.
+
+    Args:
+        config: an experiment.
+        workdir: the run's folder, whose ``data`` is the default.
+
+    Returns:
+        ``eval.data_dir``, local or remote.
+
+    Raises:
+        ValueError: neither names one.
+        FileNotFoundError: it is not there.
+    """
+    from data_pipelines import storage
+
+    if config.eval.data_dir:
+        path = storage.clean(config.eval.data_dir)
+    elif workdir:
+        path = storage.join(workdir, "data")
+    else:
+        raise ValueError("config.eval.data_dir: expected a folder (or give --workdir)")
+    if not storage.is_dir(path):
+        raise FileNotFoundError(
+            f"config.eval.data_dir: no such folder: {path}; 'hmr-jax data build' makes "
+            "one"
+        )
+    return path
+
+
+def load_bodies(config: Config, neutral: BodyModel) -> dict[str, BodyModel]:
+    """The bodies of the labels, by gender.
+
+    Args:
+        config: an experiment; ``eval.male_body`` and ``eval.female_body`` name files.
+        neutral: stands for a gender without a file.
+
+    Returns:
+        A body for each gender.
+
+    Raises:
+        FileNotFoundError: a named file is missing.
+        ValueError: a body is of another kind than the neutral one.
+    """
+    bodies = dict.fromkeys(datasets.GENDERS, neutral)
+    missing = []
+    for gender in datasets.GENDERS[1:]:
+        field = f"{gender}_body"
+        path = config.eval.get(field, "")
+        if path:
+            bodies[gender] = _read_body(config, field, gender, neutral)
+        else:
+            missing.append(f"config.eval.{field}")
+    if missing:
+        logging.warning(
+            "%s: not given, so that these labels are posed with the neutral body; the "
+            "published numbers are of labels posed with bodies of their gender",
+            " and ".join(missing),
+        )
+    return bodies
+
+
+def _read_body(
+    config: Config, field: str, gender: str, neutral: BodyModel
+) -> BodyModel:
+    from hmr_jax.body.readers import load_body
+
+    path, regressor = config.eval[field], config.body.h36m_regressor
+    if not pathlib.Path(path).exists():
+        raise FileNotFoundError(f"config.eval.{field}: no such file: {path}")
+    extra = {"h36m_17": regressor} if regressor else {}
+    body = load_body(path, gender=gender, extra_regressors=extra)
+    for what in ("num_vertices", "num_joints", "num_betas"):
+        expected, found = getattr(neutral, what), getattr(body, what)
+        if found != expected:
+            raise ValueError(
+                f"config.eval.{field}: {path}: expected {what} {expected} as the "
+                f"predicted body's, found {found}"
+            )
+    if not regressor and "h36m_17" in neutral.extra_joint_regressors:
+        raise ValueError(
+            "config.body.h36m_regressor: expected a file, which config.eval."
+            f"{field} needs too"
+        )
+    return body
+
+
+class DatasetValidation:
+    """Scores predictors on one pass over a dataset's records.
+
+    Args:
+        config: an experiment; ``eval.source`` names the dataset.
+        body: the predicted body, neutral.
+        folder: of the datasets.
+        show: a progress bar.
+
+    Raises:
+        ValueError: an unknown dataset.
+        data_pipelines.schema.RecordError: there are no such records.
+    """
+
+    def __init__(
+        self, config: Config, body: BodyModel, folder: str, *, show: bool = False
+    ):
+        from data_pipelines import reading, storage
+        from data_pipelines.transforms.hierprob import (
+            HierprobTransform,
+            hierprob_options,
+        )
+
+        self.rules = datasets.rules_of(config.eval.source)
+        self.body = body
+        self._config, self._progress = config, show
+        self._path = storage.join(folder, config.eval.source)
+        options = hierprob_options(self.rules.crop, image_size_px=datasets.SIZE_PX)
+        self._batches = reading.make_dataset(
+            self._path,
+            split=config.eval.split,
+            batch_size=config.eval.batch_size,
+            transform=HierprobTransform(options),
+            num_epochs=1,
+        )
+        self._start = self._batches.state()
+        bodies = load_bodies(config, body)
+        placed = {id(one): jax.device_put(one) for one in bodies.values()}
+        self._bodies = {gender: placed[id(one)] for gender, one in bodies.items()}
+        self._key = jax.random.key(config.eval.seed)
+        self._predict = self._compiled(hierprob_task.make_model(config))
+
+    def _compiled(self, model: Any) -> Callable[..., Any]:
+        size, num_samples = self._config.image_size_px, self._config.eval.num_samples
+        in_picture = self.rules.in_picture
+
+        def predict(variables, batch, body, key):
+            image = batch["image"][..., :3]
+            proxy = datasets.network_input(image, batch["keypoints_px"], size)
+            raw = model.apply(variables, proxy, train=False)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["sample_index"])
+            return proxy, datasets.predict_frames(
+                keys, raw, body, num_samples, in_picture=in_picture
+            )
+
+        return jax.jit(predict)
+
+    def batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Batches from the start; ``valid`` ends at ``eval.limit``."""
+        self._batches.restore(self._start)
+        total, limit = self._batches.num_records, self._config.eval.limit
+        count = min(limit, total) if limit else total
+        yield from progress.bar(
+            experiment.limited(self._batches, limit),
+            total=-(-count // self._config.eval.batch_size),
+            desc="eval",
+            unit="batch",
+            disable=not self._progress,
+            leave=False,
+        )
+
+    def _results(self, predict: Callable[..., Any]) -> Results:
+        for batch in self.batches():
+            count = int(np.asarray(batch["valid"]).sum())
+            labelled = np.asarray(batch["has_smpl"]).reshape(-1)[:count] > 0
+            if not labelled.all():
+                row = int(batch["sample_index"][np.argmin(labelled)])
+                raise ValueError(
+                    f"{self._path}: record {row}: expected a labelled body "
+                    "(has_smpl 1), found none"
+                )
+            target = datasets.gendered_truth(self._bodies, batch)
+            if self.rules.in_picture:
+                target |= datasets.picture_truth(batch)
+            proxy, prediction = predict(batch)
+            made = {"image": batch["image"][..., :3], "proxy": proxy}
+            made |= {"sample_index": batch["sample_index"]}
+            yield made, prediction, target, count
+
+    def results(self, variables: Variables) -> Results:
+        """Crops, predictions, targets and how many samples count, batch by batch.
+
+        Args:
+            variables: of the model.
+        """
+        placed = jax.device_put(variables)
+        body = self._bodies["neutral"]
+        names = ("image", "keypoints_px", "sample_index")
+
+        def predict(batch):
+            arrays = {name: batch[name] for name in names}
+            return self._predict(placed, arrays, body, self._key)
+
+        return self._results(predict)
+
+    def score(self, predict: Callable[..., scoring.Prediction]) -> scoring.Scores:
+        """Score any predictor ``(batch, None) -> Prediction``."""
+        found = self._results(lambda batch: (None, predict(batch, None)))
+        return datasets.score_dataset((one[1:] for one in found), self.rules)
+
+    def __call__(
+        self, variables: Variables
+    ) -> tuple[scoring.Scores, dict[str, np.ndarray]]:
+        """Score a model's variables.
+
+        Args:
+            variables: of the model.
+
+        Returns:
+            The dataset's metrics, and the arrays of the published files: each metric
+            (metres, pixels, shares), ``fname``, ``pose``, ``shape``, ``cam``.
+        """
+        frames, places = datasets.PerFrame(), []
+
+        def seen():
+            for made, prediction, target, count in self.results(variables):
+                frames.add(prediction.raw, count)
+                places.extend(np.asarray(made["sample_index"])[:count].tolist())
+                yield prediction, target, count
+
+        scores = datasets.score_dataset(seen(), self.rules)
+        names = {"fname": np.array(self._names(places))}
+        return scores, dict(scores.per_frame) | names | frames.arrays()
+
+    def _names(self, places: list[int]) -> list[str]:
+        """Names of the pictures, as in the dataset's own files."""
+        from data_pipelines import records as stored
+        from data_pipelines import schema
+
+        directory = stored.open_directory(self._path)
+        split = directory.split(self._config.eval.split)
+        names = []
+        for data in stored.read_serialized(split, places):
+            record = schema.decode(data, directory.spec)
+            ssp_3d = self._config.eval.source == "ssp_3d"
+            name = record["sequence_id"] if ssp_3d else f"{record['sample_id']}.png"
+            names.append(name)
+        return names
+
+
+def write_per_frame(out: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the published files ``<name>_per_frame.npy``.
+
+    Args:
+        out: their folder.
+        arrays: name to an array whose first axis is the frames.
+    """
+    for name, array in arrays.items():
+        with atomic_write(out / f"{name}_per_frame.npy") as path:
+            np.save(path, array)
+
+
+def _as_json(scores: scoring.Scores) -> dict[str, Any]:
+    """Plain containers; null for the overlap of two empty silhouettes."""
+    content = scores.to_json()
+    for values in content["per_frame"].values():
+        values[:] = [x if np.isfinite(x) else None for x in values]
+    for name, value in content["metrics"].items():
+        content["metrics"][name] = value if np.isfinite(value) else None
+    return content
+
+
+def score_and_draw(config: Config, values: Any, out: pathlib.Path) -> None:
+    """Score a trained model on a dataset; write the published files; draw examples.
+
+    Args:
+        config: an experiment; ``eval.source`` names the dataset.
+        values: flags of ``hmr-jax eval``.
+        out: folder of ``eval.json``, ``*_per_frame.npy`` and the pictures.
+    """
+    datasets.rules_of(config.eval.source)
+    folder = data_folder(config, values.workdir)
+    body, task, trained = experiment.load_chosen(config, values)
+    validation = DatasetValidation(config, body, folder, show=True)
+    if config.eval.num_samples != datasets.NUM_SAMPLES:
+        logging.info(
+            "config.eval.num_samples is %d; published numbers have %d",
+            config.eval.num_samples,
+            datasets.NUM_SAMPLES,
+        )
+    scores, arrays = validation(trained.variables)
+    write_per_frame(out, arrays)
+    rows = {"trained": scores}
+    if values.baselines:
+        rows["untrained network"], _ = validation(
+            experiment.initial_variables(task, config)
+        )
+        poses = hierprob_system.load_poses(config.data.poses, "train", config.seed)
+        rows["mean pose"] = validation.score(hierprob_eval.mean_body(body, poses))
+    print(scoring.format_scores(rows))
+    print("millimetres; pixels of a crop of 256; percent for silhouettes")
+    result = {
+        "checkpoint": trained.origin,
+        "config": config.to_dict(),
+        "versions": records.package_versions(),
+        "source": config.eval.source,
+        "rows": {name: _as_json(row) for name, row in rows.items()},
+    }
+    records.write_json(out / "eval.json", result)
+    if values.pictures > 0:
+        path = out / "predictions.png"
+        found = validation.results(trained.variables)
+        hierprob_eval.draw_examples(found, body, values.pictures, path)
+        logging.info("pictures: %s", path)
