@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from hmr_jax.commands import experiment
-from hmr_jax.training import optimizer, parallel, state, step
+from hmr_jax.synthetic.proxies import ProxyOptions
+from hmr_jax.synthetic.proxy_options import ProxyAugmentation
+from hmr_jax.training import hierprob_task, optimizer, parallel, state, step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "common")
+ON_RECORDS = [name for name in NAMES if not name.startswith("hierprob")]
 
 
 def load(name, arg=None):
@@ -57,13 +60,13 @@ def test_builds_locked_and_as_json(name, arg):
     with pytest.raises(AttributeError, match="learning_rate"):
         config.optimizer.learnig_rate = 1.0
     json.dumps(config.to_dict())
-    assert abs(sum(config.data.sources.values()) - 1.0) < 1e-9
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_RECORDS)
 def test_every_source_can_be_built(name):
     catalog = pytest.importorskip("data_pipelines.builders.catalog").CATALOG
     config, _ = load(name)
+    assert abs(sum(config.data.sources.values()) - 1.0) < 1e-9
     for source in [*config.data.sources, config.eval.source]:
         assert source == "synthetic" or source in catalog
     assert config.image_size_px % 32 == 0
@@ -100,6 +103,47 @@ def test_published_numbers():
     assert first.data.sources.to_dict() == mixture
     mixture = dict(zip(names, (0.3, 0.4, 0.15, 0.15), strict=True))
     assert second.data.sources.to_dict() == mixture
+
+
+def test_published_numbers_of_hierprob():
+    """specs/hierprob.md sections 8 and 17."""
+    config, _ = load("hierprob", "published")
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adam", 1e-4)
+    assert (config.optimizer.b1, config.optimizer.b2) == (0.9, 0.999)
+    assert config.optimizer.eps == 1e-8
+    assert config.optimizer.schedule == "constant"
+    assert config.optimizer.clip_global_norm == config.optimizer.weight_decay == 0
+    assert (config.train.num_epochs, config.train.stage2_epoch) == (300, 66)
+    assert config.data.batch_size == 72
+    names = ("pose", "shape", "joints2d", "global_rotmat", "vertices", "joints3d")
+    for stage, weights, on in (
+        ("stage1", (80, 50, 5000, 5000, 0, 0), "mode"),
+        ("stage2", (10, 80, 30000, 5000, 5000, 5000), "mode+samples"),
+    ):
+        section = config.losses[stage]
+        assert section.weights.to_dict() == dict(zip(names, weights, strict=True))
+        assert (section.joints2d_on, section.num_samples) == (on, 8)
+        assert section.overreg == 1.005
+    assert config.losses.normalizer == "published"
+    assert (config.model.depth, config.model.width) == (18, 64)
+    assert (config.model.embedding, config.model.pose_hidden) == (256, 128)
+    options = hierprob_task.proxy_options(config, train=True)
+    assert options == ProxyOptions(light_per_image=False)
+    assert options.mean_camera_m == (0.0, -0.2, 2.5)
+
+
+@pytest.mark.parametrize("arg", [None, "quicktest"])
+def test_hierprob_options_are_known(arg):
+    for name in ("hierprob", "hierprob_cpu"):
+        config, _ = load(name, arg)
+        hierprob_task.proxy_options(config, train=True)
+        clean = hierprob_task.proxy_options(config, train=False).augmentation
+        assert (clean == ProxyAugmentation.none()) == (name == "hierprob_cpu")
+        assert len(hierprob_task.make_task(config, "stage1").weights) == 4
+    with config.unlocked():
+        config.data.synthetic.augmentation.swaps = 1.0
+    with pytest.raises(ValueError, match="config.data.synthetic.augmentation: .*swaps"):
+        hierprob_task.proxy_options(config, train=True)
 
 
 @pytest.mark.parametrize(

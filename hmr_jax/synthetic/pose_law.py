@@ -1,7 +1,6 @@
 """How poses of a bank become the poses of training pictures, on the accelerator."""
 
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.geometry.matrices import matmul3
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 
-Root = Literal["camera_right", "camera_left", "upright"]
 ROOTS = ("camera_right", "camera_left", "upright")
 UPPER_BODY = (3, 6, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 _MIRROR = JOINT_SETS["smpl_24"].flip_permutation
@@ -36,7 +34,7 @@ class PoseLaw:
         jitter_rad: deviation of noise on each joint's axis-angle vector.
     """
 
-    root: Root = "camera_right"
+    root: str = "camera_right"
     azimuth_range_deg: float = 180.0
     pitch_deg: tuple[float, float] = (10.0, 12.0)
     roll_deg: float = 4.0

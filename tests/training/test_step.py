@@ -1,5 +1,6 @@
 """The step's arithmetic: exact means over shards and micro-batches, its traps."""
 
+import dataclasses
 import functools
 
 import jax
@@ -181,3 +182,34 @@ def test_state_is_arrays_only():
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(start))
     assert set(start.variables) == {"params", "batch_stats"}
     assert start.step.dtype == jnp.int32
+
+
+def test_batches_are_prepared_once_and_in_full():
+    """The prepared batch is what all micro-batches are cut from."""
+    seen = []
+
+    def prepare(rng, batch, assets):
+        seen.append(batch["x"].shape)
+        noise = 0.1 * jax.random.normal(rng, batch["x"].shape)
+        return {**batch, "x": batch["x"] + noise, "y": batch["y"] * assets["scale"]}
+
+    task = dataclasses.replace(fakes.make_task(), prepare=prepare)
+    whole, metrics = run(task, mapped=False)
+    assert set(seen) == {(8, 3)}
+    parts, _ = run(task, accumulate=2, mapped=False)
+    assert_same(whole.params, parts.params)
+    plain, _ = run(fakes.make_task(), mapped=False)
+    assert abs(whole.params["first"]["kernel"] - plain.params["first"]["kernel"]).max()
+
+
+def test_preparation_draws_anew_at_each_step():
+    task = dataclasses.replace(
+        fakes.make_task(),
+        prepare=lambda rng, batch, assets: {
+            **batch, "mask": batch["mask"] * jax.random.uniform(rng, (8,))
+        },
+    )  # fmt: skip
+    counts = [
+        float(run(task, num_steps=n, mapped=False)[1]["square"][1]) for n in (1, 2)
+    ]
+    assert counts[0] != counts[1]
