@@ -104,7 +104,7 @@ def draw_examples(
     tiles: list[np.ndarray] = []
     for made, prediction, target, valid in results:
         for index in range(min(valid, count - len(tiles))):
-            one = jax.tree.map(lambda x, i=index: x[i], (made, prediction, target))
+            one: Any = jax.tree.map(lambda x, i=index: x[i], (made, prediction, target))
             tiles.append(_row(*one, body))
         if len(tiles) >= count:
             break

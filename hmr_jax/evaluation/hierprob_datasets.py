@@ -296,7 +296,7 @@ def score_dataset(
 class PerFrame:
     """Collects what the published evaluation writes of each frame's prediction."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._rows: dict[str, list[np.ndarray]] = {"pose": [], "shape": [], "cam": []}
 
     def add(self, raw: Mapping[str, Array], count: int) -> None:
