@@ -20,6 +20,7 @@ TILE_PX = 256
 SAMPLE_COLUMNS = 6
 OVERVIEW_LIMIT = 64
 OVERLAY_OPACITY = 0.85
+_LABEL_PX = (32, 9)
 
 
 def _colours(prediction: Mapping[str, Any]) -> Any:
@@ -91,7 +92,9 @@ def proxy_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndar
         their place, where it is known.
     """
     shown = np.clip(np.asarray(prediction["proxy"]), 0.0, 1.0)
-    grey = Image.fromarray(draw.to_uint8(shown)).resize((size_px, size_px))
+    # Dimmed, so that the labels can be read.
+    dim = draw.to_uint8(0.7 * shown)
+    grey = Image.fromarray(dim).resize((size_px, size_px))
     picture = Image.merge("RGB", [grey] * 3)
     canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(9)
     scale = size_px / shown.shape[0]
@@ -109,8 +112,10 @@ def proxy_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndar
             colour = (90, 255, 90) if visible else (255, 80, 80)
             canvas.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=colour)
             corner = _free_place(x + 4, y - 5, taken)
-            canvas.line([x, y, corner[0], corner[1] + 5], fill=colour)
-            text = f"{number} {confidence:.2f}"
+            text = f"{number}:{confidence:.2f}"
+            # To the label's nearer end, not through it.
+            end = corner[0] if corner[0] > x else corner[0] + _LABEL_PX[0]
+            canvas.line([x, y, end, corner[1] + 5], fill=colour)
             canvas.text(corner, text, fill=colour, font=font)
     return np.array(picture)
 
@@ -119,8 +124,8 @@ def _free_place(
     x: float, y: float, taken: list[tuple[float, float]]
 ) -> tuple[float, float]:
     """The nearest place for a label that leaves the others readable; it is taken."""
-    width, height = 30, 9
-    steps = [(dx, dy) for dy in (0, -9, 9, -18, 18, -27, 27) for dx in (0, -38, 34)]
+    width, height = _LABEL_PX
+    steps = [(dx, dy) for dy in (0, -9, 9, -18, 18, -27, 27) for dx in (0, -40, 36)]
     for dx, dy in sorted(steps, key=lambda step: abs(step[0]) / 2 + abs(step[1])):
         place = (x + dx, y + dy)
         if all(
