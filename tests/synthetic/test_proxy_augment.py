@@ -120,6 +120,20 @@ def test_extreme_crops_change_the_box_only():
         assert_frequency(height == expected, probability)
 
 
+def test_extreme_crops_leave_out_the_published_parts():
+    times = 64
+    labels = np.zeros((25, 32, 32), np.int32)
+    labels[:, 2:12, 4:8] = 1
+    labels[:, 12:32, 4:8] = np.arange(25)[:, None, None]
+    boxes = _boxes(
+        KEY, jnp.asarray(labels.repeat(times, 0)), only(extreme_crop_prob=1.0)
+    )
+    height = np.round(np.asarray(boxes.size_px[:, 0]) / 1.2).reshape(25, times)
+    for part in range(1, 25):
+        always, half = 5 <= part <= 14, part in (3, 4, 19, 20, 21, 22)
+        assert set(height[part]) == ({9} if always else {9, 29} if half else {29})
+
+
 def test_an_extreme_crop_of_nothing_but_legs_is_none():
     labels = np.zeros((1, 128, 128), np.int32)
     labels[0, 10:31, 40:51] = 7
