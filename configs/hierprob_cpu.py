@@ -24,11 +24,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.update(
         {
             "num_epochs": 0,
-            "num_steps": 3600,
+            "num_steps": 2400,
             "stage2_epoch": 0,
-            "stage2_step": 2400,
-            "checkpoint_every": 300,
-            "evaluate_every": 600,
+            "stage2_step": 1600,
+            "checkpoint_every": 200,
+            "evaluate_every": 400,
         }
     )
     config.data.batch_size = 32

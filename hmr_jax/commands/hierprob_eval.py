@@ -41,7 +41,6 @@ def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
         )
         rows["mean pose"] = validation.score(mean_body(body, validation.assets))
     print(scoring.format_scores(rows))
-    print("millimetres; pixels of a crop of 256; percent for silhouettes")
     result = {
         "checkpoint": trained.origin,
         "config": config.to_dict(),

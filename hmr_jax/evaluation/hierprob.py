@@ -58,13 +58,14 @@ class Scores(NamedTuple):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain containers, for a result file."""
+        """Everything as plain containers, for a result file; None for NaN."""
+
+        def plain(x: float) -> float | None:
+            return None if np.isnan(x) else round(float(x), 7)
+
         return {
-            "metrics": self.values(),
-            "per_frame": {
-                name: [round(float(x), 7) for x in values]
-                for name, values in self.per_frame.items()
-            },
+            "metrics": {name: plain(x) for name, x in self.values().items()},
+            "per_frame": {n: list(map(plain, x)) for n, x in self.per_frame.items()},
         }
 
 
@@ -144,14 +145,21 @@ def score(
         Means over all of them; any split into batches gives the same.
 
     Raises:
-        ValueError: there was no sample, or a prediction is not finite.
+        ValueError: there was no sample, or a prediction or a target is not finite.
     """
     means: dict[str, Mean] | None = None
+    seen = 0
     frames: dict[str, list[np.ndarray]] = {}
     for prediction, target, count in batches:
         kept = jax.tree.map(lambda x, n=count: x[:n], (prediction, dict(target)))
+        for what, fields in zip(
+            ("prediction's", "samples'", "target's"),
+            (kept[0].mode, kept[0].samples, kept[1]),
+            strict=True,
+        ):
+            _check_finite(fields, what, seen)
         found = frame_metrics(kept[0].mode, kept[1], kept[0].samples or None)
-        _check_finite(found.per_frame, sum(map(len, frames.get("PVE", []))))
+        seen += count
         means = merge_all(means, found.means)
         for name, values in found.per_frame.items():
             frames.setdefault(name, []).append(values)
@@ -160,38 +168,37 @@ def score(
     return Scores(means, {name: np.concatenate(x) for name, x in frames.items()})
 
 
-def _check_finite(per_frame: Mapping[str, np.ndarray], first: int) -> None:
-    for name, values in per_frame.items():
-        bad = ~np.isfinite(values)
-        if bad.any() and in_metres(name):
+def _check_finite(fields: Mapping[str, Any], what: str, first: int) -> None:
+    """Refuse what is not finite: distances of it may look like none."""
+    for name, values in fields.items():
+        values = np.asarray(values)
+        bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+        if bad.any():
             raise ValueError(
-                f"{name}: expected finite numbers, found {values[bad][0]} in sample "
-                f"{first + int(np.argmax(bad))}"
+                f"{what} {name}: expected finite numbers, found NaN or infinity in "
+                f"frame {first + int(np.argmax(bad))}"
             )
 
 
-def format_scores(rows: Mapping[str, Scores]) -> str:
-    """A table with a row for each model.
+def format_scores(columns: Mapping[str, Scores]) -> str:
+    """A table with a row for each metric.
 
     Args:
-        rows: name to scores.
+        columns: name of a model to its scores.
 
     Returns:
-        Lines of text: millimetres, pixels, and percent for overlaps.
+        Lines of text: millimetres, pixels of a crop of 256, and percent for overlaps.
     """
-    names = list(dict.fromkeys(name for row in rows.values() for name in row.means))
-    widths = [max(len(name), 8) for name in names]
-    first = max([len(name) for name in rows] + [5])
-    head = "  ".join(
-        [" " * first, *(n.rjust(w) for n, w in zip(names, widths, strict=True))]
-    )
-    lines = [head]
-    for row, scores in rows.items():
-        values = scores.values()
-        cells = []
-        for name, width in zip(names, widths, strict=True):
-            value = values.get(name, float("nan"))
-            value *= 100.0 if name.endswith("IOU") else 1.0
-            cells.append(f"{value:.1f}".rjust(width))
-        lines.append("  ".join([row.ljust(first), *cells]))
+    values = {name: scores.values() for name, scores in columns.items()}
+    metrics = list(dict.fromkeys(m for found in values.values() for m in found))
+    first = max(len(name) for name in metrics)
+    lines = ["  ".join([" " * first, "unit", *columns])]
+    for metric in metrics:
+        unit = "mm" if in_metres(metric) else "%" if metric.endswith("IOU") else "px"
+        cells = [metric.ljust(first), unit.ljust(4)]
+        for name, found in values.items():
+            value = found.get(metric, float("nan")) * (100.0 if unit == "%" else 1.0)
+            cell = "-" if np.isnan(value) else f"{value:.1f}"
+            cells.append(cell.rjust(max(len(name), 1)))
+        lines.append("  ".join(cells))
     return "\n".join(lines)
