@@ -270,16 +270,6 @@ def write_per_frame(out: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None
             np.save(path, array)
 
 
-def _as_json(scores: scoring.Scores) -> dict[str, Any]:
-    """Plain containers; null for the overlap of two empty silhouettes."""
-    content = scores.to_json()
-    for values in content["per_frame"].values():
-        values[:] = [x if np.isfinite(x) else None for x in values]
-    for name, value in content["metrics"].items():
-        content["metrics"][name] = value if np.isfinite(value) else None
-    return content
-
-
 def score_and_draw(config: Config, values: Any, out: pathlib.Path) -> None:
     """Score a trained model on a dataset; write the published files; draw examples.
 
@@ -308,13 +298,12 @@ def score_and_draw(config: Config, values: Any, out: pathlib.Path) -> None:
         poses = hierprob_system.load_poses(config.data.poses, "train", config.seed)
         rows["mean pose"] = validation.score(hierprob_eval.mean_body(body, poses))
     print(scoring.format_scores(rows))
-    print("millimetres; pixels of a crop of 256; percent for silhouettes")
     result = {
         "checkpoint": trained.origin,
         "config": config.to_dict(),
         "versions": records.package_versions(),
         "source": config.eval.source,
-        "rows": {name: _as_json(row) for name, row in rows.items()},
+        "rows": {name: row.to_json() for name, row in rows.items()},
     }
     records.write_json(out / "eval.json", result)
     if values.pictures > 0:

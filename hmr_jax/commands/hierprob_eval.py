@@ -103,8 +103,9 @@ def draw_examples(
     tiles: list[np.ndarray] = []
     for made, prediction, target, valid in results:
         for index in range(min(valid, count - len(tiles))):
-            one: Any = jax.tree.map(lambda x, i=index: x[i], (made, prediction, target))
-            tiles.append(_row(*one, body))
+            found = (made, prediction, target)
+            made_one, guess, truth = jax.tree.map(lambda x, i=index: x[i], found)
+            tiles.append(_row(made_one, guess, truth, body))
         if len(tiles) >= count:
             break
     draw.save_png(path, draw.contact_sheet(tiles, columns=2))
