@@ -443,3 +443,24 @@ def test_one_warning_without_gendered_bodies(body, monkeypatch):
     assert all(one is body for one in bodies.values()) and len(seen) == 1
     assert "male_body and config.eval.female_body" in seen[0]
     assert "published" in seen[0]
+
+
+def test_the_limit_ends_the_pass(project, body):
+    from hmr_jax.commands import hierprob_datasets
+
+    config, _ = load("hierprob", "quicktest")
+    with config.unlocked():
+        config.eval.source, config.eval.batch_size = "ssp_3d", 2
+    for limit, valid in ((0, [[1, 1], [1, 0]]), (3, [[1, 1], [1, 0]]), (1, [[1, 0]])):
+        with config.unlocked():
+            config.eval.limit = limit
+        data = str(project[0] / "data")
+        validation = hierprob_datasets.DatasetValidation(config, body, data)
+        for _ in range(2):
+            batches = list(validation.batches())
+            assert [batch["valid"].tolist() for batch in batches] == valid
+            assert batches[0]["sample_index"].tolist() == [0, 1]
+    bare = {"has_smpl": np.zeros((2, 1))}
+    validation.batches = lambda: [batch | bare for batch in batches]
+    with pytest.raises(ValueError, match="record 0: expected a labelled body"):
+        validation.score(lambda *_: None)
