@@ -13,6 +13,10 @@ envelope, the first accepted ones kept, all redrawn where they do not suffice. I
 written twice here, in numpy (no compiler, as published) and as one compiled JAX program
 per joint, and the faster of the two is the peer. Goal: 2.5 times.
 
+Uncertainty: how far each vertex of 50 drawn bodies of SMPL's size is from their mean,
+for one image: ``models.hierprob.vertex_uncertainty`` against the published sampler
+followed by plain skinning with dense matrices, compiled as well. Goal: 3 times.
+
 CPU time is summed over threads, wall time suffers from other load; ratios use CPU time
 on a CPU and wall time elsewhere. The published scheme runs on the host either way.
 """
@@ -31,12 +35,15 @@ import numpy as np
 from absl import app, flags
 
 import hmr_jax  # noqa: F401  (before JAX starts)
+from hmr_jax.body.joint_sets import SMPL_PARENTS
+from hmr_jax.body.model import BodyModel
 from hmr_jax.distributions.matrix_fisher import (
     MatrixFisher,
     log_normalizer,
     sample_matrix_fisher,
 )
 from hmr_jax.files import atomic_write
+from hmr_jax.models.hierprob import vertex_uncertainty
 
 _OUT = flags.DEFINE_string("out", None, "file for the results, JSON")
 _REPEATS = flags.DEFINE_integer(
@@ -44,7 +51,7 @@ _REPEATS = flags.DEFINE_integer(
 )
 _BATCHES = flags.DEFINE_list("batches", ["1", "64"], "images in a sampling call")
 _DRAWS = flags.DEFINE_integer("draws", 50, "poses per image", lower_bound=1)
-JOINTS = 23
+JOINTS, VERTICES = 23, 6890
 PUBLISHED_B = 1.5
 OVERSAMPLING = 8
 
@@ -205,6 +212,93 @@ def sampling_part() -> dict[str, Any]:
     return results
 
 
+def random_body() -> dict[str, np.ndarray]:
+    """Arrays of SMPL's sizes; four joints move each vertex."""
+    rng = np.random.default_rng(2)
+    weights = np.zeros((VERTICES, 24), np.float32)
+    for share in (0.6, 0.2, 0.15, 0.05):
+        moved = rng.integers(0, 24, VERTICES)
+        np.add.at(weights, (np.arange(VERTICES), moved), share)
+    normal = lambda scale, *shape: scale * rng.standard_normal(shape)  # noqa: E731
+    arrays = {
+        "template_m": normal(0.4, VERTICES, 3),
+        "shape_dirs_m": normal(0.01, VERTICES, 3, 10),
+        "pose_dirs_m": normal(0.001, VERTICES, 3, 207),
+        "joint_regressor": rng.dirichlet(np.ones(VERTICES), 24),
+        "skin_weights": weights,
+    }
+    return {name: value.astype(np.float32) for name, value in arrays.items()}
+
+
+@jax.jit
+def plain_spread(arrays: dict[str, Any], betas: Any, rotmats: Any) -> Any:
+    """Spread of the vertices of bodies [N, 24, 3, 3], skinned as the equations say."""
+    shaped = arrays["template_m"] + jnp.einsum(
+        "vck,k->vc", arrays["shape_dirs_m"], betas
+    )
+    rest = arrays["joint_regressor"] @ shaped
+    feature = (rotmats[:, 1:] - jnp.eye(3)).reshape(len(rotmats), -1)
+    posed = shaped + jnp.einsum("vcp,np->nvc", arrays["pose_dirs_m"], feature)
+    turns, joints = [rotmats[:, 0]], [jnp.broadcast_to(rest[0], (len(rotmats), 3))]
+    for joint in range(1, 24):
+        parent = SMPL_PARENTS[joint]
+        offset = rest[joint] - rest[parent]
+        joints.append(joints[parent] + turns[parent] @ offset)
+        turns.append(turns[parent] @ rotmats[:, joint])
+    turns, joints = jnp.stack(turns, 1), jnp.stack(joints, 1)
+    moved = joints - jnp.einsum("njab,jb->nja", turns, rest)
+    rigid = jnp.concatenate([turns, moved[..., None]], -1)
+    blended = jnp.einsum("vj,njab->nvab", arrays["skin_weights"], rigid)
+    vertices = jnp.einsum("nvab,nvb->nva", blended[..., :3], posed) + blended[..., 3]
+    return jnp.linalg.norm(vertices - vertices.mean(0), axis=-1).mean(0)
+
+
+def uncertainty_part() -> dict[str, Any]:
+    """Uncertainty of one image's vertices by both schemes."""
+    arrays, fisher, rng = random_body(), singular_values(1), np.random.default_rng(3)
+    faces = np.arange(3 * (VERTICES // 3)).reshape(-1, 3)
+    extra = {"coco_face_5": np.eye(5, VERTICES, dtype=np.float32)}
+    body = BodyModel.create(
+        **arrays, faces=faces, parents=SMPL_PARENTS, extra_joint_regressors=extra
+    )
+    u, s, v = fisher[1:]
+    raw = {
+        "pose_fisher_matrix": fisher.matrix,
+        "pose_u": u,
+        "pose_s": s,
+        "pose_v": v,
+        "pose_mode": fisher.mode(),
+        "shape_mean": jnp.zeros((1, 10)),
+        "shape_log_std": jnp.zeros((1, 10)),
+        "global_rotmat": jnp.eye(3)[None],
+        "camera": jnp.array([[0.9, 0.0, 0.0]]),
+    }
+    draws, key = _DRAWS.value, jax.random.key(0)
+    ours = jax.jit(lambda k, raw, body: vertex_uncertainty(k, raw, body, draws))
+    host = tuple(np.asarray(x) for x in fisher[1:])
+
+    def published():
+        joints = published_image_by_image(
+            host, lambda u, s, v: published_numpy(rng, u, s, v, draws)
+        )
+        root = np.broadcast_to(np.eye(3), (draws, 1, 3, 3))
+        poses = np.concatenate([root, np.stack(joints, 1)], 1).astype(np.float32)
+        return plain_spread(arrays, np.zeros(10, np.float32), poses)
+
+    results: dict[str, Any] = {
+        "ours": measure(lambda: ours(key, raw, body)),
+        "published": measure(published),
+    }
+    gap = np.abs(np.asarray(ours(key, raw, body)[0]) - np.asarray(published()))
+    results["largest_gap_m"] = float(gap.max())
+    results["mean_m"] = float(np.mean(published()))
+    results["ratio"] = ratio(results["published"], results["ours"])
+    for name in ("ours", "published"):
+        show(f"uncertainty of one image, {draws} draws, {name}", results[name])
+    print(f"  {results['ratio']:.1f} times faster (goal: 3)")
+    return results
+
+
 def main(argv: list[str]) -> None:
     """Measure, print, and write."""
     del argv
@@ -221,6 +315,7 @@ def main(argv: list[str]) -> None:
         },
         "normalizer": normalizer_part(),
         "sampling": sampling_part(),
+        "uncertainty": uncertainty_part(),
     }
     if _OUT.value:
         with atomic_write(_OUT.value) as path:
