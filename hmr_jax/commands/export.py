@@ -104,9 +104,9 @@ def main(argv: list[str]) -> int:
         _write_program(path, task, trained, body, config, metadata, include)
         print(f"wrote {path}")
         if values.verify:
-            inputs = _held_out(config, values.workdir, NUM_EXAMPLES)
-            if inputs is None:
-                inputs = _example_inputs(config.image_size_px, NUM_EXAMPLES)
+            inputs = experiment.system(config).example_inputs(
+                config, body, values.workdir, NUM_EXAMPLES
+            )
             _verify_program(path, task, trained, body, config, inputs)
     return 0
 
@@ -131,13 +131,14 @@ def _verify_params(path, variables, dtype) -> None:
 
 
 def _write_program(path, task, trained, body, config, metadata, include) -> None:
+    from hmr_jax.commands import experiment
     from hmr_jax.export import stablehlo
 
-    stablehlo.export_image_to_vertices(
+    stablehlo.export_program(
         task.predict,
         trained.variables,
         body,
-        config.image_size_px,
+        experiment.system(config).program_inputs(config),
         path,
         metadata=metadata,
         include_body=include,
@@ -199,40 +200,3 @@ def _largest_gap(ours, theirs):
         for k in ours
     ]
     return np.nan_to_num(np.concatenate(gaps, 1).max(1), nan=np.inf)
-
-
-def _held_out(config, workdir, count: int):
-    """Crops of the evaluation split, or None where the data are not at hand."""
-    import itertools
-
-    import numpy as np
-
-    from hmr_jax.commands import experiment
-
-    try:
-        folder = experiment.data_dir(config, workdir)
-        batches = experiment.eval_batches(config, folder)
-        parts = list(itertools.islice(batches, -(-count // config.eval.batch_size)))
-    except (OSError, ValueError, ImportError) as error:
-        logging.info("verifying on images of noise, not on held-out ones: %s", error)
-        return None
-    names = ("image", "crop_to_image", "intrinsics_inv", "root_cam_m")
-    return {n: np.concatenate([part[n] for part in parts])[:count] for n in names}
-
-
-def _example_inputs(size_px: int, count: int):
-    """Crops of noise before a plain camera."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    camera = np.array(
-        [[1.5 * size_px, 0, size_px / 2], [0, 1.5 * size_px, size_px / 2], [0, 0, 1]]
-    )
-    repeat = lambda x: np.repeat(np.asarray(x, np.float32)[None], count, 0)  # noqa: E731
-    shape = (count, size_px, size_px, 3)
-    return {
-        "image": rng.standard_normal(shape).astype(np.float32),
-        "crop_to_image": repeat(np.eye(2, 3)),
-        "intrinsics_inv": repeat(np.linalg.inv(camera)),
-        "root_cam_m": repeat([0.0, 0.0, 4.0]),
-    }

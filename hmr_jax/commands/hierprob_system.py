@@ -221,12 +221,20 @@ class Validation:
             yield batch, valid
 
     def _results(self, predict: Callable[..., scoring.Prediction]) -> Iterator[Any]:
-        key = jax.random.key(self._config.eval.seed)
         for number, (batch, valid) in enumerate(self._batches()):
-            data_key, sample_key = jax.random.split(jax.random.fold_in(key, number))
+            data_key, sample_key = self._keys(number)
             made = self._make(data_key, batch, self.assets)
             target = scoring.rendered_targets(made, self._image_size_px)
             yield made, predict(made, sample_key), target, valid
+
+    def rendered(self) -> Iterator[dict[str, Any]]:
+        """The batches alone."""
+        for number, (batch, _) in enumerate(self._batches()):
+            yield self._make(self._keys(number)[0], batch, self.assets)
+
+    def _keys(self, number: int) -> Any:
+        key = jax.random.key(self._config.eval.seed)
+        return jax.random.split(jax.random.fold_in(key, number))
 
     def results(self, variables: Variables) -> Iterator[Any]:
         """Rendered batches, predictions, targets and how many samples count."""
@@ -273,3 +281,31 @@ def evaluation(
         return {f"synthetic/{name}": value for name, value in values.items()}
 
     return evaluate
+
+
+def program_inputs(config: Config) -> dict[str, tuple[int, ...]]:
+    """Inputs of the exported program and their shapes after the batch axis."""
+    size = config.image_size_px
+    return {
+        "image": (size, size, 3),
+        "joints2d_px": (17, 2),
+        "joints2d_visible": (17,),
+    }
+
+
+def example_inputs(
+    config: Config, body: BodyModel, workdir: Any, count: int
+) -> dict[str, np.ndarray]:
+    """Rendered pictures to compare an exported program with its model on.
+
+    Args:
+        config: an experiment.
+        body: the body.
+        workdir: unused: pictures are rendered.
+        count: samples.
+    """
+    del workdir
+    small = config.copy_and_resolve_references().unlock()
+    small.eval.update({"batch_size": count, "limit": count, "num_samples": 0})
+    made = next(Validation(small, body).rendered())
+    return {name: np.asarray(made[name]) for name in program_inputs(config)}

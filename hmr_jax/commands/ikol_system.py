@@ -1,5 +1,6 @@
 """What the commands need to know of IKOL: records, protocols, overlays, programs."""
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -128,3 +129,59 @@ def _draw(scorer, trained, config, body, count, path) -> None:
             break
     draw.save_png(path, draw.contact_sheet(pictures, columns=4))
     logging.info("overlays: %s", path)
+
+
+def program_inputs(config: Any) -> dict[str, tuple[int, ...]]:
+    """Inputs of the exported program and their shapes after the batch axis."""
+    size = config.image_size_px
+    return {
+        "image": (size, size, 3),
+        "crop_to_image": (2, 3),
+        "intrinsics_inv": (3, 3),
+        "root_cam_m": (3,),
+    }
+
+
+def example_inputs(
+    config: Any, body: BodyModel, workdir: Any, count: int
+) -> dict[str, np.ndarray]:
+    """Inputs to compare an exported program with its model on.
+
+    Args:
+        config: an experiment.
+        body: unused.
+        workdir: of the run, whose held-out data are preferred to noise.
+        count: samples.
+    """
+    del body
+    held_out = _held_out(config, workdir, count)
+    return held_out or _example_inputs(config.image_size_px, count)
+
+
+def _held_out(config, workdir, count: int):
+    """Crops of the evaluation split, or None where the data are not at hand."""
+    try:
+        folder = experiment.data_dir(config, workdir)
+        batches = experiment.eval_batches(config, folder)
+        parts = list(itertools.islice(batches, -(-count // config.eval.batch_size)))
+    except (OSError, ValueError, ImportError) as error:
+        logging.info("verifying on images of noise, not on held-out ones: %s", error)
+        return None
+    names = program_inputs(config)
+    return {n: np.concatenate([part[n] for part in parts])[:count] for n in names}
+
+
+def _example_inputs(size_px: int, count: int):
+    """Crops of noise before a plain camera."""
+    rng = np.random.default_rng(0)
+    camera = np.array(
+        [[1.5 * size_px, 0, size_px / 2], [0, 1.5 * size_px, size_px / 2], [0, 0, 1]]
+    )
+    repeat = lambda x: np.repeat(np.asarray(x, np.float32)[None], count, 0)  # noqa: E731
+    shape = (count, size_px, size_px, 3)
+    return {
+        "image": rng.standard_normal(shape).astype(np.float32),
+        "crop_to_image": repeat(np.eye(2, 3)),
+        "intrinsics_inv": repeat(np.linalg.inv(camera)),
+        "root_cam_m": repeat([0.0, 0.0, 4.0]),
+    }

@@ -3,13 +3,13 @@
 from hmr_jax.export.params import load_params, read_metadata, save_params
 from hmr_jax.export.stablehlo import (
     ExportedModel,
-    export_image_to_vertices,
+    export_program,
     load_exported,
 )
 
 __all__ = [
     "ExportedModel",
-    "export_image_to_vertices",
+    "export_program",
     "load_exported",
     "load_params",
     "read_metadata",

@@ -30,35 +30,25 @@ _BODY = "body."
 Predict = Callable[[Any, Mapping[str, jax.Array], BodyModel], Mapping[str, jax.Array]]
 
 
-def image_to_vertices_inputs(image_size_px: int) -> dict[str, tuple[int, ...]]:
-    """Inputs of the exported program and their shapes after the batch axis."""
-    return {
-        "image": (image_size_px, image_size_px, 3),
-        "crop_to_image": (2, 3),
-        "intrinsics_inv": (3, 3),
-        "root_cam_m": (3,),
-    }
-
-
-def export_image_to_vertices(
+def export_program(
     predict_fn: Predict,
     variables: Mapping[str, Any],
     body: BodyModel,
-    image_size_px: int,
+    inputs: Mapping[str, tuple[int, ...]],
     path: str | os.PathLike,
     *,
     metadata: Mapping[str, Any] | None = None,
     include_body: bool = True,
     platforms: Sequence[str] | None = None,
 ) -> None:
-    """Write a bundle that turns crops and cameras into posed vertices.
+    """Write a bundle that turns crops into posed vertices.
 
     Args:
         predict_fn: ``predict_fn(variables, batch, body) -> dict`` of arrays with the
             batch first; every entry becomes an output.
         variables: of the model.
         body: the body model.
-        image_size_px: side of the crops.
+        inputs: of the program, float32: name to its shape after the batch axis.
         path: folder to write; an existing one is replaced as a whole.
         metadata: what JSON can hold, for the manifest.
         include_body: store the body's arrays; off, ``load_exported`` needs a body (a
@@ -75,18 +65,19 @@ def export_image_to_vertices(
         for key, _ in jax.tree_util.tree_leaves_with_path(tree)
     ]
 
-    def program(weights, inputs):
+    def program(weights, arrays):
         rebuilt = jax.tree.unflatten(outline, weights)
-        return dict(predict_fn(rebuilt["variables"], inputs, rebuilt["body"]))
+        return dict(predict_fn(rebuilt["variables"], arrays, rebuilt["body"]))
 
     (batch,) = jax.export.symbolic_shape("b")
-    shapes = image_to_vertices_inputs(image_size_px)
-    inputs = {
+    arguments = {
         name: jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-        for name, shape in shapes.items()
+        for name, shape in inputs.items()
     }
     weights = [jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in leaves]
-    exported = jax.export.export(jax.jit(program), platforms=platforms)(weights, inputs)
+    exported = jax.export.export(jax.jit(program), platforms=platforms)(
+        weights, arguments
+    )
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     serialized = bytes(exported.serialize())
     manifest = {
@@ -95,7 +86,7 @@ def export_image_to_vertices(
         "jax": jax.__version__,
         "platforms": list(exported.platforms),
         "program_sha256": hashlib.sha256(serialized).hexdigest(),
-        "inputs": {name: ["b", *shape] for name, shape in shapes.items()},
+        "inputs": {name: ["b", *shape] for name, shape in inputs.items()},
         "outputs": {
             name: {"shape": [_size(n) for n in aval.shape], "dtype": aval.dtype.name}
             for name, aval in outputs.items()

@@ -175,7 +175,8 @@ class FolderBackgrounds:
                 top = down * (image.size[1] - side)
                 box = (left, top, left + side, top + side)
                 if self._stretch:
-                    box, flip = (0.0, 0.0, *map(float, image.size)), False
+                    width, height = image.size
+                    box, flip = (0.0, 0.0, width, height), False
                 # A JPEG may be decoded at a fraction of its size.
                 image.draft("RGB", (2 * size_px, 2 * size_px))
                 scale = image.size[0] / full_width

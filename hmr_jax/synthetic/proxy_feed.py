@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hmr_jax import progress
@@ -73,7 +74,7 @@ def make_assets(
         seed: of everything random.
 
     Returns:
-        Host arrays and the body.
+        The arrays and the body.
 
     Raises:
         FileNotFoundError: a named file is missing.
@@ -89,7 +90,8 @@ def make_assets(
     backgrounds = background_bank(
         num_backgrounds, image_size_px, seed=seed, clutter_share=clutter_share
     )
-    return ProxyAssets(body, surface, textures, backgrounds, poses.poses_aa)
+    arrays = jnp.asarray(backgrounds), jnp.asarray(poses.poses_aa)
+    return ProxyAssets(body, surface, textures, *arrays)
 
 
 class ProxyFeed:

@@ -8,10 +8,15 @@ import jax.numpy as jnp
 
 from hmr_jax.losses.hierprob import hierprob_losses
 from hmr_jax.models import hierprob
-from hmr_jax.nn.proxy import NUM_CHANNELS
+from hmr_jax.nn.proxy import HEATMAP_STD_PX, NUM_CHANNELS, proxy_representation
 from hmr_jax.nn.resnet import VARIANTS
 from hmr_jax.synthetic.pose_law import PoseLaw
-from hmr_jax.synthetic.proxies import ProxyAssets, ProxyOptions, make_batch
+from hmr_jax.synthetic.proxies import (
+    REFERENCE_SIZE_PX,
+    ProxyAssets,
+    ProxyOptions,
+    make_batch,
+)
 from hmr_jax.synthetic.proxy_options import ProxyAugmentation
 from hmr_jax.training.parallel import AXIS_NAME
 from hmr_jax.training.task import Batch, Task, Variables
@@ -89,6 +94,22 @@ def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
+def proxy_of(batch: Batch, image_size_px: int) -> jax.Array:
+    """What the network sees of pictures and joints in them.
+
+    Args:
+        batch: ``image`` [B, size, size, 3] in [0, 1], ``joints2d_px`` [B, 17, 2] and
+            ``joints2d_visible`` [B, 17].
+        image_size_px: side of the pictures; heatmaps are as wide as in training.
+    """
+    return proxy_representation(
+        batch["image"],
+        batch["joints2d_px"],
+        batch["joints2d_visible"],
+        heatmap_std_px=HEATMAP_STD_PX * image_size_px / REFERENCE_SIZE_PX,
+    )
+
+
 def make_task(config: Any, stage: str = "stage2") -> Task:
     """One stage of the training; its assets are ``ProxyAssets``.
 
@@ -99,7 +120,7 @@ def make_task(config: Any, stage: str = "stage2") -> Task:
 
     Returns:
         The task. ``prepare`` renders the batch; ``predict`` gives ``decode``'s
-        predictions for a batch with ``proxy``, with the body as its assets.
+        predictions of batches that ``proxy_of`` takes, with the body as its assets.
 
     Raises:
         ValueError: a field's value is none of those that are known.
@@ -149,7 +170,8 @@ def make_task(config: Any, stage: str = "stage2") -> Task:
         return terms(predictions, batch), new["batch_stats"], {}
 
     def predict(variables, batch, body):
-        raw = model.apply(variables, batch["proxy"], train=False)
+        seen = proxy_of(batch, config["image_size_px"])
+        raw = model.apply(variables, seen, train=False)
         return hierprob.decode(raw, body)
 
     return Task(init, losses, weights, predict, prepare)

@@ -27,6 +27,14 @@ def predict(variables, batch, body):
     return {"vertices_m": out["pred_vertices_m"], "betas": out["pred_shape"]}
 
 
+INPUTS = {
+    "image": (SIZE_PX, SIZE_PX, 3),
+    "crop_to_image": (2, 3),
+    "intrinsics_inv": (3, 3),
+    "root_cam_m": (3,),
+}
+
+
 @contextlib.contextmanager
 def unchecked_shapes():
     """Jaxtyping cannot compare symbolic sizes; outside the tests it is never active."""
@@ -43,8 +51,8 @@ def bundle(tmp_path_factory, tiny_body):
     variables = random_variables(NET)
     folder = tmp_path_factory.mktemp("export") / "bundle"
     with unchecked_shapes():
-        stablehlo.export_image_to_vertices(
-            predict, variables, tiny_body, SIZE_PX, folder, metadata={"system": "ikol"}
+        stablehlo.export_program(
+            predict, variables, tiny_body, INPUTS, folder, metadata={"system": "ikol"}
         )
     return folder, variables
 
@@ -114,13 +122,13 @@ def test_damaged_bundles_are_refused(bundle, tmp_path):
 
 
 def test_a_body_may_be_left_out(tiny_body, tmp_path):
-    stablehlo.export_image_to_vertices(
+    stablehlo.export_program(
         lambda variables, batch, body: {
             "t": batch["root_cam_m"] + body.template_m[0][None]
         },
         {"params": {"w": np.zeros(2, np.float32)}},
         tiny_body,
-        32,
+        INPUTS | {"image": (32, 32, 3)},
         tmp_path / "bare",
         include_body=False,
     )
