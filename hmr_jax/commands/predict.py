@@ -62,6 +62,7 @@ def _define(values: flags.FlagValues) -> None:
     switch("mesh", False, "Also write NAME_0.obj.")
     switch("keep_samples", False, "Also write the poses and shapes that were drawn.")
     switch("sample_shape", False, "Draw the shape, too; as published: the pose alone.")
+    switch("side_bands", False, "Black bands beside each crop, as published.")
     switch("overwrite", False, "Replace results that are there already.")
     _define_numbers(values)
 
@@ -202,6 +203,7 @@ def _load(values: Any) -> tuple[Any, Any, dict]:
         sample_shape=values.sample_shape,
         visibility_threshold=values.visibility_threshold,
         box_scale=values.box_scale,
+        side_bands=values.side_bands,
         seed=values.seed,
     )
     apply = functools.partial(hierprob_task.make_model(config).apply, train=False)

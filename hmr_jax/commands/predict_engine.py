@@ -12,13 +12,23 @@ import numpy as np
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands.predict_inputs import Person
-from hmr_jax.geometry.crops import Box, box_of_image, crop_points, uncrop_points
+from hmr_jax.geometry.crops import (
+    Box,
+    box_of_image,
+    crop_images,
+    crop_points,
+    uncrop_points,
+)
 from hmr_jax.models.hierprob import predicting
 from hmr_jax.models.pose2d import BOX_SCALE, detect_joints, person_crops
 from hmr_jax.nn.hrnet import CROP_SIZE_PX, HRNet
 
 PAD_TO_PX = 256
 """Pictures are padded to multiples of this: few sizes, few compilations."""
+
+SQUARE_PX = (CROP_SIZE_PX[0], CROP_SIZE_PX[0])
+_BAND_PX = (CROP_SIZE_PX[0] - CROP_SIZE_PX[1]) // 2
+_WIDENED = CROP_SIZE_PX[0] / CROP_SIZE_PX[1]
 
 Apply = Callable[..., Any]
 """Variables and input of a network to its output (a mapping), in evaluation mode."""
@@ -34,6 +44,8 @@ class Options:
         sample_shape: see ``predicting.predict_people``.
         visibility_threshold: see ``predicting.usable_joints``.
         box_scale: margin around boxes.
+        side_bands: black out what is left and right of the crop in which joints are
+            looked for, as published; else the picture goes on there, as in training.
         seed: of the samples.
     """
 
@@ -42,6 +54,7 @@ class Options:
     sample_shape: bool = False
     visibility_threshold: float = 0.75
     box_scale: float = BOX_SCALE
+    side_bands: bool = False
     seed: int = 0
 
 
@@ -51,7 +64,8 @@ class Cut:
 
     Attributes:
         person: of whom.
-        crop: RGB in [0, 1], float32 [384, 288, 3].
+        crop: RGB in [0, 1], float32 [384, 384, 3]; joints are looked for in the
+            middle 288 columns.
         shown: centre and size of what it shows of the picture [4].
     """
 
@@ -123,7 +137,9 @@ class Predictor:
         self.options = options
         self._variables, self._body = jax.device_put((variables, body))
         self._people = jax.jit(functools.partial(_people, apply, options))
-        self._cut = jax.jit(functools.partial(_cut, options.box_scale))
+        self._cut = jax.jit(
+            functools.partial(_cut, options.box_scale, options.side_bands)
+        )
         self._pose2d = None
         if pose2d is not None:
             joints = jax.jit(functools.partial(_joints, pose2d[0]))
@@ -171,9 +187,9 @@ class Predictor:
         joints, confidence = self._observed(filled, crops, box)
         keys = jnp.stack([person_key(self.options.seed, cut.person) for cut in filled])
         out = self._people(self._variables, self._body, crops, joints, confidence, keys)
-        out["joints2d_px"] = uncrop_points(joints, box, *CROP_SIZE_PX)
+        out["joints2d_px"] = uncrop_points(joints, box, *SQUARE_PX)
         body_px = out.pop("joints2d_crop_px")
-        out["joints2d_body_px"] = uncrop_points(body_px, box, *CROP_SIZE_PX)
+        out["joints2d_body_px"] = uncrop_points(body_px, box, *SQUARE_PX)
         out |= {"joints2d_confidence": confidence, "crop_box_px": shown}
         host = jax.device_get(out)
         return [
@@ -191,22 +207,29 @@ class Predictor:
         given = [cut.person.joints for cut in cuts]
         if all(joints is not None for joints in given):
             rows = jnp.asarray(np.stack(given).astype(np.float32))
-            return crop_points(rows[..., :2], box, *CROP_SIZE_PX), rows[..., 2]
+            return crop_points(rows[..., :2], box, *SQUARE_PX), rows[..., 2]
         if self._pose2d is None:
             raise ValueError("expected 2D joints, or a network that finds them")
         return self._pose2d(crops)
 
 
-def _cut(scale, picture, centre, size):
+def _cut(scale, side_bands, picture, centre, size):
     images = picture.astype(jnp.float32) / 255
     crops, shown = person_crops(images, Box(centre, size), scale=scale)
-    return crops, jnp.concatenate([shown.centre_px, shown.size_px], -1)
+    wide = Box(shown.centre_px, shown.size_px * jnp.array([[_WIDENED, 1.0]]))
+    if side_bands:
+        square = jnp.pad(crops, ((0, 0), (0, 0), (_BAND_PX, _BAND_PX), (0, 0)))
+    else:
+        square = crop_images(images, wide, *SQUARE_PX)
+    return square, jnp.concatenate([wide.centre_px, wide.size_px], -1)
 
 
 def _joints(apply, variables, crops):
+    middle = crops[:, :, _BAND_PX:-_BAND_PX]
     whole = box_of_image(*CROP_SIZE_PX, (crops.shape[0],))
-    found = detect_joints(functools.partial(apply, variables), crops, whole, scale=1.0)
-    return found["crop_joints_px"], found["confidence"]
+    found = detect_joints(functools.partial(apply, variables), middle, whole, scale=1.0)
+    offset = jnp.array([_BAND_PX, 0.0])
+    return found["crop_joints_px"] + offset[None, None], found["confidence"]
 
 
 def _people(apply, options, variables, body, crops, joints, confidence, keys):

@@ -1,6 +1,5 @@
 """The drawing half of predict: a sheet for each person, samples, one overview."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.body.model import BodyModel
 from hmr_jax.geometry.cameras import to_camera_axes
-from hmr_jax.geometry.crops import box_of_image, crop_images, fit_box
-from hmr_jax.nn.hrnet import CROP_SIZE_PX
 from hmr_jax.render import draw, uncertainty
 
 TILE_PX = 256
@@ -42,13 +39,7 @@ def crop_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndarr
     Returns:
         uint8 image.
     """
-    return draw.to_uint8(np.asarray(_square(jnp.asarray(prediction["crop"]), size_px)))
-
-
-@functools.partial(jax.jit, static_argnames="size_px")
-def _square(crop: jax.Array, size_px: int) -> jax.Array:
-    box = fit_box(box_of_image(*CROP_SIZE_PX, (1,)), 1, 1)
-    return crop_images(crop[None], box, size_px, size_px)[0]
+    return draw.resized(draw.to_uint8(prediction["crop"]), size_px, size_px)
 
 
 def overlay_tile(

@@ -195,9 +195,25 @@ def test_crops_do_not_depend_on_the_padding(predictor, folder):
     cut = predictor.cut(picture, person)
     images = jnp.asarray(picture[None], jnp.float32) / 255
     expected, shown = person_crops(images, box_of_image(60, 50, (1,)))
-    np.testing.assert_allclose(cut.crop, expected[0], atol=1e-4)
+    # The square around the crop of 384 x 288 that joints are looked for in.
+    assert cut.crop.shape == (384, 384, 3)
+    np.testing.assert_allclose(cut.crop[:, 48:-48], expected[0], atol=1e-4)
     np.testing.assert_allclose(cut.shown[:2], shown.centre_px[0])
-    np.testing.assert_allclose(cut.shown[2:], shown.size_px[0])
+    size = shown.size_px[0] * jnp.array([4 / 3, 1.0])
+    np.testing.assert_allclose(cut.shown[2:], size, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side_bands", [False, True])
+def test_bands_beside_the_crop_show_the_picture_or_black(side_bands, body, folder):
+    options = predict_engine.Options(side_bands=side_bands, size_px=SIZE)
+    predictor = predict_engine.Predictor(network, {}, body, options)
+    picture = np.full((100, 400, 3), 255, np.uint8)
+    box = np.array([180.0, 30.0, 20.0, 40.0])
+    person = predict_inputs.Person(folder / "a.png", "a", 0, box, 1.0, None)
+    crop = predictor.cut(picture, person).crop
+    assert crop[:, 48:-48].min() > 0.99
+    band = np.concatenate([crop[:, :48], crop[:, -48:]], 1)
+    assert (band.max() == 0.0) if side_bands else (band.min() > 0.99)
 
 
 def test_joints_found_by_a_network_return_to_the_picture(body, tmp_path):

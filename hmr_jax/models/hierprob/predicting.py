@@ -112,7 +112,12 @@ def predict_people(
         first of them.
     """
     rows, columns = crops.shape[1:3]
-    images, joints = proxy_crops(crops, joints_px, size_px)
+    images, joints = proxy_crops(crops, joints_px, PUBLISHED_SIZE_PX)
+    if size_px != PUBLISHED_SIZE_PX:
+        # Antialiased, as edges of a coarse picture of the scene would be.
+        shape = (*images.shape[:1], size_px, size_px, 3)
+        images = jax.image.resize(images, shape, "linear", antialias=True)
+        joints = joints * (size_px / PUBLISHED_SIZE_PX)
     proxy = proxy_representation(
         images,
         joints,
