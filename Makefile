@@ -30,7 +30,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m slow
+	HMR_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -q -m slow
 
 test-all: test test-slow
 

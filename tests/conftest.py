@@ -11,6 +11,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _FLAG = "--xla_force_host_platform_device_count=2"
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+# Compiling is most of the suite's time. Programs that run once are compiled with few
+# optimisations, here and in processes that tests start; `make test-slow` compiles as
+# users do.
+if not os.environ.get("HMR_TEST_OPTIMIZED"):
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -38,6 +43,17 @@ def _strict_dtypes(request):
             yield
     else:
         yield
+
+
+@pytest.fixture
+def optimized():
+    """Compile as users do for the length of one test."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hmr_jax._xla_guard import is_affected
 from tests import tolerances
 
 
-def test_long_jitted_reductions_match_float64(rng):
+def test_long_jitted_reductions_match_float64(rng, optimized):
     vectors = rng.standard_normal((3, 40_000)).astype(np.float32)
     matrices = rng.standard_normal((3, 3, 40_000)).astype(np.float32)
 

@@ -15,7 +15,7 @@ from absl import flags, logging
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
 """Errors whose message says all; a traceback would hide it. Others are our own bugs."""
-DATA_MODULES = ("tensorflow", "tensorflow_datasets", "scipy", "h5py")
+DATA_MODULES = ("tensorflow", "tensorflow_datasets", "h5py")
 
 
 class UsageError(ValueError):

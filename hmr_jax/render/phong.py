@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 SHININESS = 64.0
 DISTANCE_M, AMBIENT, DIFFUSE, SPECULAR = (0.05, 3.0), (0.4, 0.8), (0.4, 0.8), (0.0, 0.5)
@@ -82,37 +82,6 @@ def phong(
     highlight = jnp.where(cosine > 0, glance**light.shininess, 0.0)
     matt = light.ambient + light.diffuse * jnp.maximum(cosine, 0.0)
     return jnp.minimum(matt * texel_rgb + light.specular * highlight, 1.0)
-
-
-def look_up_texels(
-    image: Num[Array, "rows columns 3"], uv: Float[Array, "*batch 2"]
-) -> Float[Array, "*batch 3"]:
-    """Bilinear look-up in a picture whose corner texels' centres are at 0 and 1.
-
-    Args:
-        image: row 0 at v = 1; whole numbers mean 0 to 255, others are taken as they
-            are.
-        uv: u to the right and v up, clamped to [0, 1]; NaN is taken as 0.
-
-    Returns:
-        Colours, in [0, 1] for whole numbers.
-
-    Source: specs/hierprob.md section 11.3.
-    """
-    rows, columns = image.shape[:2]
-    uv = jnp.nan_to_num(jnp.clip(uv, 0.0, 1.0), nan=0.0)
-    x, y = uv[..., 0] * (columns - 1), (1.0 - uv[..., 1]) * (rows - 1)
-    left, top = jnp.floor(x).astype(jnp.int32), jnp.floor(y).astype(jnp.int32)
-    right, bottom = jnp.minimum(left + 1, columns - 1), jnp.minimum(top + 1, rows - 1)
-    along, down = (x - left)[..., None], (y - top)[..., None]
-    scale = 1.0 / 255.0 if jnp.issubdtype(image.dtype, jnp.integer) else 1.0
-
-    def at(row, column):
-        return image[row, column].astype(uv.dtype) * scale
-
-    upper = at(top, left) * (1 - along) + at(top, right) * along
-    lower = at(bottom, left) * (1 - along) + at(bottom, right) * along
-    return upper * (1 - down) + lower * down
 
 
 def _unit(v: Array) -> Array:

@@ -136,47 +136,57 @@ def irradiance(
 
 
 def sample_texture(
-    image: Float[Array, "rows columns 3"], uv: Float[Array, "*batch 2"]
+    image: Shaped[Array, "rows columns 3"],
+    uv: Float[Array, "*batch 2"],
+    *,
+    ends: bool = False,
 ) -> Float[Array, "*batch 3"]:
     """Bilinear look-up, clamped at the border.
 
     Args:
-        image: colours, row 0 at v = 1.
-        uv: coordinates in [0, 1]: u to the right, v up.
+        image: colours in [0, 1], or whole numbers up to 255; row 0 at v = 1.
+        uv: coordinates in [0, 1]: u to the right, v up. NaN is taken as 0.
+        ends: 0 and 1 are the centres of the corner texels, as the published textures
+            have it; else their outer borders.
 
     Returns:
-        Colours.
+        Colours in [0, 1].
     """
-    return sample_textures(image[None], jnp.zeros((), jnp.int32), uv)
+    return sample_textures(image[None], jnp.zeros((), jnp.int32), uv, ends=ends)
 
 
 def sample_textures(
     images: Shaped[Array, "n rows columns 3"],
     index: Int[Array, ""],
     uv: Float[Array, "*batch 2"],
+    *,
+    ends: bool = False,
 ) -> Float[Array, "*batch 3"]:
     """Bilinear look-up in one picture of many, which is never copied out of them.
 
     Args:
-        images: colours in [0, 1], or uint8; row 0 at v = 1.
+        images: see ``sample_texture``.
         index: the picture.
         uv: see ``sample_texture``.
+        ends: see ``sample_texture``.
 
     Returns:
         Colours in [0, 1].
     """
     rows, columns = images.shape[1:3]
-    x = jnp.clip(uv[..., 0] * columns - 0.5, 0.0, columns - 1.0)
-    y = jnp.clip((1.0 - uv[..., 1]) * rows - 0.5, 0.0, rows - 1.0)
+    uv = jnp.nan_to_num(jnp.clip(uv, 0.0, 1.0), nan=0.0)
+    if ends:
+        x, y = uv[..., 0] * (columns - 1), (1.0 - uv[..., 1]) * (rows - 1)
+    else:
+        x = jnp.clip(uv[..., 0] * columns - 0.5, 0.0, columns - 1.0)
+        y = jnp.clip((1.0 - uv[..., 1]) * rows - 0.5, 0.0, rows - 1.0)
     left, top = jnp.floor(x).astype(jnp.int32), jnp.floor(y).astype(jnp.int32)
     right, bottom = jnp.minimum(left + 1, columns - 1), jnp.minimum(top + 1, rows - 1)
     along, down = (x - left)[..., None], (y - top)[..., None]
+    scale = 1.0 / 255.0 if jnp.issubdtype(images.dtype, jnp.integer) else 1.0
 
     def read(row, column):
-        colours = images[index, row, column]
-        if images.dtype == jnp.uint8:
-            return colours.astype(uv.dtype) / 255.0
-        return colours
+        return images[index, row, column].astype(uv.dtype) * scale
 
     upper = read(top, left) * (1 - along) + read(top, right) * along
     lower = read(bottom, left) * (1 - along) + read(bottom, right) * along

@@ -230,7 +230,8 @@ def render_figures(
             -1,
         )
         values = interpolate(seen, attributes)
-        texel = sample_textures(assets.textures.images, texture, values[..., 6:])
+        uv = values[..., 6:]
+        texel = sample_textures(assets.textures.images, texture, uv, ends=True)
         colour = phong(values[..., :3], values[..., 3:6], -translation, lamp, texel)
         image = jnp.where(covered[..., None], colour, 0.0)
         return image, jnp.where(covered, surface.part[face], 0)

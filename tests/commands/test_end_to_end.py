@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 
@@ -32,10 +31,7 @@ def get_config(arg=None):
 def _quiet():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hmr_jax.commands.cli.set_up_logging", lambda: None)
-        # Compiling is nearly all of the time, and these programs run a few steps only.
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run(capfd, *argv):

@@ -42,9 +42,7 @@ PW3D_NAMES = [f"walk_00_image_{i:05d}_person_000.png" for i in (0, 4)]
 def _quiet():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hmr_jax.commands.cli.set_up_logging", lambda: None)
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def noise(path, size, seed):

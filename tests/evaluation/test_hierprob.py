@@ -27,7 +27,6 @@ def body(tiny_body):
 @pytest.fixture(scope="module")
 def found(body):
     """Predictions for three noise inputs, and made-up targets."""
-    jax.config.update("jax_disable_most_optimizations", True)
     proxy = jax.random.uniform(jax.random.key(0), (3, 32, 32, 18))
 
     def run(key):
@@ -36,7 +35,6 @@ def found(body):
         return scoring.predict(jax.random.key(2), raw, body, 4)
 
     prediction = jax.jit(run)(jax.random.key(1))
-    jax.config.update("jax_disable_most_optimizations", False)
     rng = np.random.default_rng(3)
     target = {
         name: jnp.asarray(value + rng.normal(0, 0.1, value.shape).astype(np.float32))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hmr_jax.render import phong as phong_module
-from hmr_jax.render.phong import PointLight, look_up_texels, phong, sample_point_light
+from hmr_jax.render.phong import PointLight, phong, sample_point_light
+from hmr_jax.render.shade import sample_texture
 
 
 def expected_rgb(point, normal, camera, light, texel):
@@ -118,7 +119,7 @@ def test_texels_lie_between_the_corners():
     rows, columns = 6, 4
     image = np.arange(rows * columns * 3, dtype=np.uint8).reshape(rows, columns, 3)
     corners = jnp.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
-    found = look_up_texels(jnp.asarray(image), corners)
+    found = sample_texture(jnp.asarray(image), corners, ends=True)
     want = np.array([image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]]) / 255
     np.testing.assert_allclose(found, want, atol=1e-6)
     # A picture that is linear in row and column is met everywhere; values are kept.
@@ -126,14 +127,14 @@ def test_texels_lie_between_the_corners():
     linear = np.stack([column, row, 2 * row - column], -1).astype(np.float32)
     uv = np.random.default_rng(0).uniform(size=(3, 5, 2)).astype(np.float32)
     x, y = uv[..., 0] * (columns - 1), (1 - uv[..., 1]) * (rows - 1)
-    found = look_up_texels(jnp.asarray(linear), jnp.asarray(uv))
+    found = sample_texture(jnp.asarray(linear), jnp.asarray(uv), ends=True)
     np.testing.assert_allclose(found, np.stack([x, y, 2 * y - x], -1), atol=1e-5)
 
 
 def test_look_ups_beyond_the_border_are_clamped():
     image = jnp.asarray(np.random.default_rng(1).uniform(size=(3, 3, 3)), jnp.float32)
     uv = jnp.array([[-5.0, 2.0], [2.0, -5.0], [jnp.inf, jnp.inf], [jnp.nan, 0.5]])
-    found = np.asarray(look_up_texels(image, uv))
+    found = np.asarray(sample_texture(image, uv, ends=True))
     np.testing.assert_allclose(found[0], image[0, 0], rtol=1e-6)
     np.testing.assert_allclose(found[1:3], [image[2, 2], image[0, 2]], rtol=1e-6)
     np.testing.assert_allclose(found[3], image[1, 0], rtol=1e-6)

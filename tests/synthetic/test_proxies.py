@@ -30,13 +30,6 @@ PLAIN = ProxyOptions(
 INDEX = np.array([3, 200, 500, 700], np.int32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def assets():
     body = load_open_body()

@@ -7,7 +7,7 @@ import pytest
 
 from hmr_jax.body.open_assets import load_open_body
 from hmr_jax.body.surface import open_surface
-from hmr_jax.render.phong import look_up_texels
+from hmr_jax.render.shade import sample_texture
 from hmr_jax.synthetic import textures
 from hmr_jax.synthetic.clothing import Cloth, dress, figure, sample_clothes
 from hmr_jax.synthetic.textures import (
@@ -121,7 +121,7 @@ def test_a_shirt_is_on_the_chest(open_body, surface, monkeypatch):
 
     def colour_at(place):
         nearest = np.argmin(np.linalg.norm(places - place, axis=-1))
-        return look_up_texels(bank.images[0], surface.uv[nearest])
+        return sample_texture(bank.images[0], surface.uv[nearest], ends=True)
 
     for depth in (0.2, -0.2):  # chest and back
         np.testing.assert_allclose(
@@ -145,7 +145,7 @@ def test_the_map_agrees_with_colours_of_vertices(open_body, surface, bank):
     for number in range(3):
         outfit = sample_clothes(np.random.default_rng((4, number)))
         by_vertex = np.asarray(dress(worn, jax.tree.map(jnp.asarray, outfit)))[index]
-        found = np.asarray(look_up_texels(bank.images[number], surface.uv))
+        found = np.asarray(sample_texture(bank.images[number], surface.uv, ends=True))
         close = np.abs(found - by_vertex).max(-1) < 0.1
         # A texel is 1 cm, so patterns and borders of clothes are blurred.
         assert close.mean() > 0.8
@@ -156,7 +156,7 @@ def test_no_dark_lines_at_the_seams(open_body, surface):
     """A place of the rest body read through the map, at seams and far from them."""
     texels = textures.texel_figure(open_body, surface, 256)
     image = texels.places_m.reshape(256, 256, 3)
-    found = np.asarray(look_up_texels(image, surface.uv))
+    found = np.asarray(sample_texture(image, surface.uv, ends=True))
     index = np.asarray(surface.vertex)
     gap = np.linalg.norm(found - np.asarray(open_body.template_m)[index], axis=-1)
     on_seam = np.bincount(index, minlength=open_body.num_vertices)[index] > 1

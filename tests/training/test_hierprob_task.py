@@ -16,13 +16,6 @@ from tests.test_configs import load
 BATCH = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def config(**changes):
     made, _ = load("hierprob", "quicktest")
     with made.unlocked():

@@ -14,13 +14,6 @@ SIDE = 64
 COUNT = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def make_batch():
     rng = np.random.default_rng(0)
     joints = np.ones((COUNT, 17, 4), np.float32)
