@@ -1,6 +1,7 @@
 """Fixtures and JAX settings shared by every test."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -139,6 +140,13 @@ def tiny_body_arrays(seed: int = 0, num_vertices: int = 60) -> dict[str, np.ndar
 def body_arrays() -> dict[str, np.ndarray]:
     """The arrays behind ``tiny_body``, as a model file would hold them."""
     return tiny_body_arrays()
+
+
+@pytest.fixture(scope="session")
+def face_body(tiny_body):
+    """``tiny_body`` with a face, which 60 vertices do not tell."""
+    extra = {**tiny_body.extra_joint_regressors, "coco_face_5": jax.numpy.eye(5, 60)}
+    return dataclasses.replace(tiny_body, extra_joint_regressors=extra)
 
 
 @pytest.fixture(scope="session")

@@ -127,18 +127,37 @@ def data_dir(config: Config, workdir: str | pathlib.Path | None) -> str:
         ValueError: neither names one.
         FileNotFoundError: it is not there.
     """
+
+    return existing_folder(config.data.dir, "config.data.dir", workdir)
+
+
+def existing_folder(given: str, field: str, workdir: str | pathlib.Path | None) -> str:
+    """The folder of datasets that a field names, or the workdir's ``data``.
+
+    Args:
+        given: the field's value; empty for the default.
+        field: its name, for messages.
+        workdir: the run's folder.
+
+    Returns:
+        The folder, local or remote.
+
+    Raises:
+        ValueError: neither names one.
+        FileNotFoundError: it is not there.
+    """
     from data_pipelines import storage
 
-    if config.data.dir:
-        path = storage.clean(config.data.dir)
-    elif workdir is not None:
+    if given:
+        path = storage.clean(given)
+    elif workdir:
         path = storage.join(workdir, "data")
     else:
-        raise ValueError("config.data.dir: expected a folder (or give --workdir)")
+        raise ValueError(f"{field}: expected a folder (or give --workdir)")
     if not storage.is_dir(path):
         raise FileNotFoundError(
             f"no datasets: {path} does not exist; 'hmr-jax data build' makes one, "
-            "--config.data.dir=DIR names another"
+            f"--{field}=DIR names another"
         )
     return path
 

@@ -14,7 +14,7 @@ from hmr_jax.commands import experiment, hierprob_eval, hierprob_system
 from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.evaluation import hierprob_datasets as datasets
 from hmr_jax.files import atomic_write
-from hmr_jax.training import hierprob_task, records
+from hmr_jax.training import hierprob_task
 from hmr_jax.training.task import Variables
 
 Config = Any
@@ -35,20 +35,8 @@ def data_folder(config: Config, workdir: str | None) -> str:
         ValueError: neither names one.
         FileNotFoundError: it is not there.
     """
-    from data_pipelines import storage
-
-    if config.eval.data_dir:
-        path = storage.clean(config.eval.data_dir)
-    elif workdir:
-        path = storage.join(workdir, "data")
-    else:
-        raise ValueError("config.eval.data_dir: expected a folder (or give --workdir)")
-    if not storage.is_dir(path):
-        raise FileNotFoundError(
-            f"config.eval.data_dir: no such folder: {path}; 'hmr-jax data build' makes "
-            "one"
-        )
-    return path
+    field = "config.eval.data_dir"
+    return experiment.existing_folder(config.eval.data_dir, field, workdir)
 
 
 def load_bodies(config: Config, neutral: BodyModel) -> dict[str, BodyModel]:
@@ -297,17 +285,7 @@ def score_and_draw(config: Config, values: Any, out: pathlib.Path) -> None:
         )
         poses = hierprob_system.load_poses(config.data.poses, "train", config.seed)
         rows["mean pose"] = validation.score(hierprob_eval.mean_body(body, poses))
-    print(scoring.format_scores(rows))
-    result = {
-        "checkpoint": trained.origin,
-        "config": config.to_dict(),
-        "versions": records.package_versions(),
-        "source": config.eval.source,
-        "rows": {name: row.to_json() for name, row in rows.items()},
-    }
-    records.write_json(out / "eval.json", result)
+    hierprob_eval.report(config, rows, trained, out)
     if values.pictures > 0:
-        path = out / "predictions.png"
         found = validation.results(trained.variables)
-        hierprob_eval.draw_examples(found, body, values.pictures, path)
-        logging.info("pictures: %s", path)
+        hierprob_eval.draw_examples(found, body, values.pictures, out)

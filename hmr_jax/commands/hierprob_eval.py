@@ -1,7 +1,7 @@
 """Scoring of hierarchical probability distributions: tables, files, pictures."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -40,6 +40,26 @@ def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
             experiment.initial_variables(task, config)
         )
         rows["mean pose"] = validation.score(mean_body(body, validation.assets))
+    report(config, rows, trained, out)
+    if values.pictures > 0:
+        found = validation.results(trained.variables)
+        draw_examples(found, validation.assets.body, values.pictures, out)
+
+
+def report(
+    config: Any,
+    rows: Mapping[str, scoring.Scores],
+    trained: experiment.Trained,
+    out: pathlib.Path,
+) -> None:
+    """Print the table and write ``eval.json``.
+
+    Args:
+        config: an experiment.
+        rows: name of each model to its scores.
+        trained: the trained one.
+        out: folder of the file.
+    """
     print(scoring.format_scores(rows))
     result = {
         "checkpoint": trained.origin,
@@ -49,11 +69,6 @@ def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
         "rows": {name: row.to_json() for name, row in rows.items()},
     }
     records.write_json(out / "eval.json", result)
-    if values.pictures > 0:
-        path = out / "predictions.png"
-        found = validation.results(trained.variables)
-        draw_examples(found, validation.assets.body, values.pictures, path)
-        logging.info("pictures: %s", path)
 
 
 def mean_body(body: BodyModel, assets: Any) -> Any:
@@ -89,7 +104,7 @@ def mean_body(body: BodyModel, assets: Any) -> Any:
 
 
 def draw_examples(
-    results: Iterable[Any], body: BodyModel, count: int, path: pathlib.Path
+    results: Iterable[Any], body: BodyModel, count: int, out: pathlib.Path
 ) -> None:
     """Picture, input, body over the picture, side view and truth of some samples.
 
@@ -98,7 +113,7 @@ def draw_examples(
             many samples of each count.
         body: the predicted body.
         count: at most so many samples are drawn.
-        path: of the picture.
+        out: folder of ``predictions.png``.
     """
     tiles: list[np.ndarray] = []
     for made, prediction, target, valid in results:
@@ -108,7 +123,9 @@ def draw_examples(
             tiles.append(_row(made_one, guess, truth, body))
         if len(tiles) >= count:
             break
+    path = out / "predictions.png"
     draw.save_png(path, draw.contact_sheet(tiles, columns=2))
+    logging.info("pictures: %s", path)
 
 
 def _resized(image: np.ndarray) -> np.ndarray:

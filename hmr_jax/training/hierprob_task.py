@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from hmr_jax.losses.hierprob import hierprob_losses
 from hmr_jax.models import hierprob
 from hmr_jax.nn.proxy import HEATMAP_STD_PX, NUM_CHANNELS, proxy_representation
-from hmr_jax.nn.resnet import VARIANTS
 from hmr_jax.synthetic.pose_law import PoseLaw
 from hmr_jax.synthetic.proxies import (
     REFERENCE_SIZE_PX,
@@ -19,7 +18,7 @@ from hmr_jax.synthetic.proxies import (
     make_batch,
 )
 from hmr_jax.synthetic.proxy_options import ProxyAugmentation
-from hmr_jax.training.parallel import AXIS_NAME
+from hmr_jax.training.network_values import network_values
 from hmr_jax.training.task import Batch, Task, Variables
 
 JOINTS2D_ON = ("mode", "samples", "mode+samples")
@@ -38,21 +37,9 @@ def make_model(config: Any) -> hierprob.HierProbNet:
     Raises:
         ValueError: a field's value is none of those that are known.
     """
-    values = dict(config["model"])
-    sync = values.pop("sync_batch_norm")
-    if values["dtype"] not in ("float32", "bfloat16"):
-        raise ValueError(
-            "config.model.dtype: expected float32 or bfloat16, "
-            f"found {values['dtype']!r}"
-        )
-    values["dtype"] = jnp.dtype(values["dtype"])
-    if values["depth"] not in VARIANTS:
-        raise ValueError(
-            f"config.model.depth: expected one of {list(VARIANTS)}, "
-            f"found {values['depth']}"
-        )
+    values = network_values(config)
     values["hidden"] = values["hidden"] or None
-    return hierprob.HierProbNet(axis_name=AXIS_NAME if sync else None, **values)
+    return hierprob.HierProbNet(**values)
 
 
 def proxy_options(config: Any, *, train: bool) -> ProxyOptions:

@@ -12,10 +12,9 @@ from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.losses.ikol import heatmap_loss, ikol_losses
 from hmr_jax.models import ikol
-from hmr_jax.nn.resnet import VARIANTS
 from hmr_jax.solvers.ik_layer import SCHEMES
 from hmr_jax.solvers.ikol_published import EVAL_AUTOGRAD, TRAIN
-from hmr_jax.training.parallel import AXIS_NAME
+from hmr_jax.training.network_values import network_values
 from hmr_jax.training.task import Batch, Task, Variables
 
 _EXTENSIONS = ("rotmat", "joints")
@@ -32,22 +31,10 @@ def make_model(config: Any) -> ikol.IkolNet:
     Returns:
         The module; ``sync_batch_norm`` makes its statistics those of all devices.
     """
-    values = dict(config["model"])
-    sync = values.pop("sync_batch_norm")
+    values = network_values(config)
     values["deconv_channels"] = tuple(values["deconv_channels"])
     values["mean_betas"] = tuple(values["mean_betas"]) or None
-    if values["dtype"] not in ("float32", "bfloat16"):
-        raise ValueError(
-            "config.model.dtype: expected float32 or bfloat16, "
-            f"found {values['dtype']!r}"
-        )
-    values["dtype"] = jnp.dtype(values["dtype"])
-    if values["depth"] not in VARIANTS:
-        raise ValueError(
-            f"config.model.depth: expected one of {list(VARIANTS)}, "
-            f"found {values['depth']}"
-        )
-    return ikol.IkolNet(axis_name=AXIS_NAME if sync else None, **values)
+    return ikol.IkolNet(**values)
 
 
 def make_task(config: Any) -> Task:

@@ -416,7 +416,7 @@ def test_errors_name_the_field(project, capfd, body):
         (["--config.eval.source=pw3d"], "config.eval.source: expected synthetic or"),
         (
             ["--config.eval.source=ssp_3d", "--config.eval.data_dir=/nowhere"],
-            "config.eval.data_dir: no such folder: /nowhere",
+            "no datasets: /nowhere does not exist",
         ),
         (
             ["--config.eval.source=ssp_3d", "--config.eval.male_body=/nowhere.pkl"],

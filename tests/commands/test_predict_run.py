@@ -41,9 +41,8 @@ def network(variables, proxy):
 
 
 @pytest.fixture(scope="module")
-def body(tiny_body):
-    extra = {**tiny_body.extra_joint_regressors, "coco_face_5": jnp.eye(5, 60)}
-    return dataclasses.replace(tiny_body, extra_joint_regressors=extra)
+def body(face_body):
+    return face_body
 
 
 @pytest.fixture(scope="module")

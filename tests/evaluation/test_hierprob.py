@@ -1,6 +1,5 @@
 """Scores of body distributions against sums written out in numpy."""
 
-import dataclasses
 import json
 
 import jax
@@ -17,22 +16,14 @@ NET = hierprob.HierProbNet(
 
 
 @pytest.fixture(scope="module")
-def body(tiny_body):
-    regressor = np.zeros((5, tiny_body.num_vertices), np.float32)
-    regressor[np.arange(5), np.arange(5)] = 1.0
-    extra = tiny_body.extra_joint_regressors | {"coco_face_5": jnp.asarray(regressor)}
-    return dataclasses.replace(tiny_body, extra_joint_regressors=extra)
-
-
-@pytest.fixture(scope="module")
-def found(body):
+def found(face_body):
     """Predictions for three noise inputs, and made-up targets."""
     proxy = jax.random.uniform(jax.random.key(0), (3, 32, 32, 18))
 
     def run(key):
         variables = NET.init(key, proxy, train=False)
         raw = NET.apply(variables, proxy, train=False)
-        return scoring.predict(jax.random.key(2), raw, body, 4)
+        return scoring.predict(jax.random.key(2), raw, face_body, 4)
 
     prediction = jax.jit(run)(jax.random.key(1))
     rng = np.random.default_rng(3)
@@ -114,8 +105,8 @@ def test_table_and_file(found):
     assert written["metrics"]["PVE"] == pytest.approx(scores.values()["PVE"])
 
 
-def test_without_samples(found, body):
+def test_without_samples(found, face_body):
     prediction, target = found
-    none = scoring.predict(jax.random.key(0), prediction.raw, body, 0)
+    none = scoring.predict(jax.random.key(0), prediction.raw, face_body, 0)
     assert none.samples == {}
     assert "PVE_samples_min" not in scoring.score([(none, target, 3)]).values()

@@ -1,6 +1,5 @@
 """From crops and 2D joints to bodies, samples and uncertainty."""
 
-import dataclasses
 import functools
 
 import jax
@@ -62,10 +61,8 @@ def network(proxy):
 
 
 @pytest.fixture(scope="module")
-def body(tiny_body):
-    """With a face, which 60 vertices do not tell."""
-    extra = {**tiny_body.extra_joint_regressors, "coco_face_5": jnp.eye(5, 60)}
-    return dataclasses.replace(tiny_body, extra_joint_regressors=extra)
+def body(face_body):
+    return face_body
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ def test_unobserved_joints_follow_their_parent():
     )
     eye = np.broadcast_to(np.eye(3), (2, 4, 3, 3))
     np.testing.assert_allclose(
-        pose.local_rotmats[:, np.array([2, 5, 8, 21])], eye, atol=1e-6
+        pose.local_rotmats[:, np.array([2, 5, 8, 21])], eye, atol=3e-6
     )
     seen = weights > 0
     np.testing.assert_allclose(pose.joints_m[:, seen], targets[:, seen], atol=1e-5)

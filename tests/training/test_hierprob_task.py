@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -27,15 +26,7 @@ def config(**changes):
 
 
 @pytest.fixture(scope="module")
-def body(tiny_body):
-    regressor = np.zeros((5, tiny_body.num_vertices), np.float32)
-    regressor[np.arange(5), np.arange(5)] = 1.0
-    extra = tiny_body.extra_joint_regressors | {"coco_face_5": jnp.asarray(regressor)}
-    return dataclasses.replace(tiny_body, extra_joint_regressors=extra)
-
-
-@pytest.fixture(scope="module")
-def batch(body):
+def batch(face_body):
     """A prepared batch; rendering has tests of its own."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.normal(0, 1, shape).astype(np.float32)  # noqa: E731
@@ -48,16 +39,16 @@ def batch(body):
         "target_shape": normal(BATCH, 10),
         "target_joints2d_px": rng.uniform(0, 32, (BATCH, 17, 2)).astype(np.float32),
         "target_joints2d_visible": np.ones((BATCH, 17), np.float32),
-        "target_vertices_m": normal(BATCH, body.num_vertices, 3),
+        "target_vertices_m": normal(BATCH, face_body.num_vertices, 3),
         "target_joints3d_m": normal(BATCH, 14, 3),
     }
 
 
-def steps(stage, body, batch, count, made=None):
+def steps(stage, face_body, batch, count, made=None):
     """Metrics of the first and the last of some steps on one batch."""
     task = hierprob_task.make_task(made or config(), stage)
     task = dataclasses.replace(task, prepare=None)
-    assets = ProxyAssets(body, *(None,) * 4)
+    assets = ProxyAssets(face_body, *(None,) * 4)
     tx = optax.adam(3e-3)
     start = jax.jit(functools.partial(state.init_state, task, tx))(
         jax.random.key(0), batch
@@ -71,8 +62,8 @@ def steps(stage, body, batch, count, made=None):
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_steps_lower_the_weighted_sum(stage, body, batch):
-    history = steps(stage, body, batch, 8)
+def test_steps_lower_the_weighted_sum(stage, face_body, batch):
+    history = steps(stage, face_body, batch, 8)
     weights = config().losses[stage].weights
     for found in (history[0], history[-1]):
         total = sum(weights[name] * found[name] for name in weights)
@@ -81,25 +72,25 @@ def test_steps_lower_the_weighted_sum(stage, body, batch):
 
 
 @pytest.mark.slow
-def test_second_stage_sees_samples_in_the_picture(body, batch):
+def test_second_stage_sees_samples_in_the_picture(face_body, batch):
     """The first step's 2D loss: over the mode, samples, or all of them."""
     on = {"mode": None, "samples": None, "mode+samples": None}
     for name in on:
         changes = {"losses.stage2.joints2d_on": name, "losses.stage2.num_samples": 3}
-        found = steps("stage2", body, batch, 1, config(**changes))
+        found = steps("stage2", face_body, batch, 1, config(**changes))
         on[name] = found[0]["joints2d"]
     mixed = (on["mode"] + 3 * on["samples"]) / 4
     assert on["mode+samples"] == pytest.approx(mixed, rel=1e-4)
     assert on["mode"] != pytest.approx(on["samples"], rel=1e-3)
 
 
-def test_nothing_visible_is_no_2d_loss(body, batch):
+def test_nothing_visible_is_no_2d_loss(face_body, batch):
     hidden = batch | {"target_joints2d_visible": np.zeros((BATCH, 17), np.float32)}
     hidden["target_joints2d_px"] = np.full((BATCH, 17, 2), np.nan, np.float32)
     task = hierprob_task.make_task(config(), "stage1")
     variables = jax.jit(task.init)(jax.random.key(0), hidden)
     terms, _, _ = jax.jit(functools.partial(task.losses, train=True, rngs={}))(
-        variables, hidden, ProxyAssets(body, *(None,) * 4)
+        variables, hidden, ProxyAssets(face_body, *(None,) * 4)
     )
     assert float(terms["joints2d"][0]) == 0.0
     assert all(np.isfinite(float(total)) for total, _ in terms.values())
