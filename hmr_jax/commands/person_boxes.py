@@ -11,6 +11,7 @@ with ``names`` and ``joints2d`` [N, 17, 3]. Everything in pixels of the pictures
 import json
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -156,24 +157,41 @@ def _read(path: str, array: str, field: str, parse: Any) -> Table:
 
 
 def _npz_pairs(path: pathlib.Path, array: str) -> list[tuple[str, Any, str]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = {"names", array} - set(file.files)
-            if missing:
-                raise ValueError(
-                    f"{path}: expected the arrays names and {array}, found "
-                    f"{', '.join(sorted(file.files)) or 'none'}"
-                )
-            names, rows = file["names"], file[array]
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
-    if names.shape != rows.shape[:1]:
+    arrays = _npz_arrays(path, ("names", array))
+    names, rows = arrays["names"], arrays[array]
+    if names.dtype.kind not in "SUiu":
+        raise ValueError(
+            f"{path}: names: expected text or whole numbers, found {names.dtype}"
+        )
+    if names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8", "replace")
+    if names.ndim != 1 or names.shape != rows.shape[:1]:
         raise ValueError(
             f"{path}: expected as many names as rows of {array}, found {names.shape} "
             f"and {rows.shape}"
         )
     found = [f"{path}: row {i} ({name})" for i, name in enumerate(names)]
     return [(str(n), r, f) for n, r, f in zip(names, rows, found, strict=True)]
+
+
+def _npz_arrays(path: pathlib.Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    name = ""
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+            if set(wanted) - set(file.files):
+                raise ValueError(
+                    f"expected the arrays {' and '.join(wanted)}, found "
+                    f"{', '.join(sorted(file.files)) or 'none'}"
+                )
+            arrays = {}
+            for name in wanted:
+                arrays[name] = file[name]
+            return arrays
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    except ValueError as error:  # NumPy's, for Python objects, says not where
+        said = f"{name}: expected an array of text or numbers, found: " if name else ""
+        raise ValueError(f"{path}: {said}{error}") from error
 
 
 def _json_pairs(path: pathlib.Path, field: str) -> list[tuple[str, Any, str]]:
@@ -207,16 +225,38 @@ def _is_list(rows: Any, found: str) -> bool:
 def _coco_pair(item: Any, field: str, found: str) -> tuple[str, Any, str] | None:
     """One of COCO's results; None for things that are no persons."""
     if not isinstance(item, dict) or field not in item:
-        raise ValueError(f"{found}: expected an object with {field!r}")
-    if int(item.get("category_id", PERSON_CATEGORY)) != PERSON_CATEGORY:
+        has = ", ".join(item) if isinstance(item, dict) else type(item).__name__
+        raise ValueError(f"{found}: expected an object with {field!r}, found {has}")
+    category = item.get("category_id", PERSON_CATEGORY)
+    if not _is_number(category):
+        raise ValueError(
+            f"{found}: category_id: expected a number ({PERSON_CATEGORY} for persons), "
+            f"found {category!r}"
+        )
+    if category != PERSON_CATEGORY:
         return None
-    name = item.get("file_name", item.get("image_id"))
-    if name is None:
-        raise ValueError(f"{found}: expected file_name or image_id")
+    named = [item.get("file_name"), item.get("image_id")]
+    name = next((given for given in named if given is not None), None)
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise ValueError(
+            f"{found}: expected file_name or image_id, text or a whole number, found "
+            f"{name!r}"
+        )
     row = item[field]
-    if field == "bbox" and isinstance(row, list):
-        row = [[*row, item.get("score", 1.0)]]
+    if not isinstance(row, list):
+        raise ValueError(
+            f"{found}: {field}: expected a list of numbers, found {type(row).__name__}"
+        )
+    if field == "bbox":
+        score = item.get("score", 1.0)
+        if not _is_number(score):
+            raise ValueError(f"{found}: score: expected a number, found {score!r}")
+        row = [[*row, score]]
     return str(name), row, found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _numbers(entry: Any, found: str) -> np.ndarray:

@@ -11,9 +11,11 @@ the joints of the file, else the whole picture.
 
 For each person: NAME_0.npz (betas, distributions and rotations of the pose, camera,
 vertices and joints in metres with y up, uncertainty of each vertex, 2D joints and boxes
-in pixels of the picture), NAME_0.png and NAME_0_samples.png; and predictions.json and
-overview.png over all. Results that are there already are kept: a run that was cut off
-goes on. Exit code 1 where a picture could not be read or predicted.
+in pixels of the picture), NAME_0.png and NAME_0_samples.png. For each picture
+NAME_overlay.png, all its bodies in their places; predictions.json and overview.png
+over all. Results that are there already are kept: a run that was cut off goes on. Exit
+code 1 where a picture could not be read or predicted, or has boxes and joints of
+different numbers.
 """
 
 import dataclasses
@@ -55,10 +57,12 @@ def _define(values: flags.FlagValues) -> None:
         "gender",
         None,
         ["neutral", "male", "female"],
-        "Of the body model; the config's by default. The parameters must match.",
+        "Of the body model; the config's by default. It chooses the file in a folder "
+        "given as --config.body.path. The parameters must match.",
         flag_values=values,
     )
     switch("pictures", True, "Draw pictures.")
+    switch("uncropped", True, "Also draw NAME_overlay.png, the bodies in the picture.")
     switch("mesh", False, "Also write NAME_0.obj.")
     switch("keep_samples", False, "Also write the poses and shapes that were drawn.")
     switch("sample_shape", False, "Draw the shape, too; as published: the pose alone.")
@@ -127,6 +131,7 @@ def main(argv: list[str]) -> int:
         settings,
         batch_size=values.batch_size,
         pictures=values.pictures,
+        uncropped=values.uncropped,
         mesh=values.mesh,
         keep_samples=values.keep_samples,
         overwrite=values.overwrite,
@@ -178,6 +183,7 @@ def _config(values: Any) -> Any:
 def _load(values: Any) -> tuple[Any, Any, dict]:
     """The predictor, its body, and what results depend on."""
     from hmr_jax.commands import experiment, predict_engine
+    from hmr_jax.commands.predict_outputs import checksum
 
     config = _config(values)
     if config.system != "hierprob":
@@ -186,11 +192,6 @@ def _load(values: Any) -> tuple[Any, Any, dict]:
             f"{config.system!r}"
         )
     if values.gender:
-        if not config.body.path and values.gender != "neutral":
-            raise ValueError(
-                f"--gender={values.gender}: the open body is neutral; "
-                "--config.body.path names another"
-            )
         config.body.gender = values.gender
     from hmr_jax.training import hierprob_task
 
@@ -212,8 +213,11 @@ def _load(values: Any) -> tuple[Any, Any, dict]:
     )
     settings = {
         "model": trained.origin,
+        "model_crc": checksum(trained.variables),
         "pose2d": values.pose2d or "",
+        "pose2d_crc": checksum(pose2d[1]) if pose2d else 0,
         "body": config.body.path or "open",
+        "body_crc": checksum(body),
         "gender": config.body.gender,
         **dataclasses.asdict(options),
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -32,6 +33,7 @@ class Person:
         joints: [17, 3] x, y, confidence in the picture; None where a network is to
             find them.
         note: what is unusual about it.
+        picture_crc: checksum of the picture's pixels.
     """
 
     path: pathlib.Path
@@ -41,6 +43,7 @@ class Person:
     score: float
     joints: np.ndarray | None
     note: str = ""
+    picture_crc: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +277,8 @@ def walk(
         names: of ``result_names``.
         choice: how to choose persons.
         skipped: gets what pictures have no person, and why.
-        failed: gets what pictures could not be read, and why.
+        failed: gets what pictures could not be read, or have other numbers of boxes
+            and joints, and why.
 
     Yields:
         uint8 picture and its persons; without persons, too, so that all can be counted.
@@ -282,14 +286,15 @@ def walk(
     for path in paths:
         try:
             picture = read_picture(path)
+            height, width = picture.shape[:2]
+            people, reason = persons_in(path, names[path], width, height, choice)
         except ValueError as error:
             logging.error("%s", error)
             failed.append({"file": path.name, "reason": str(error)})
             yield np.zeros((1, 1, 3), np.uint8), []
             continue
-        height, width = picture.shape[:2]
-        people, reason = persons_in(path, names[path], width, height, choice)
         if not people:
             logging.warning("%s: skipped: %s", path, reason)
             skipped.append({"file": path.name, "reason": reason})
-        yield picture, people
+        crc = zlib.crc32(picture.tobytes(), height)
+        yield picture, [dataclasses.replace(who, picture_crc=crc) for who in people]

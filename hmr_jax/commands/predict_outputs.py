@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from hmr_jax.body.model import BodyModel
@@ -53,14 +54,30 @@ def fingerprint(settings: Mapping[str, Any], person: Person) -> str:
 
     Args:
         settings: of the whole run; JSON can hold it.
-        person: with its box and joints.
+        person: with its box and joints, and the checksum of its picture.
     """
     joints = b"" if person.joints is None else np.float32(person.joints).tobytes()
     inputs = {
         "box": [round(float(x), 3) for x in person.box_xywh_px],
         "joints": zlib.crc32(joints),
+        "picture": person.picture_crc,
     }
     return json.dumps({**settings, **inputs}, sort_keys=True)
+
+
+def checksum(tree: Any) -> int:
+    """A checksum of arrays: their names, types, shapes and contents.
+
+    Args:
+        tree: of parameters, or a body.
+    """
+    crc = 0
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.asarray(leaf)
+        said = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
+        crc = zlib.crc32(said.encode(), crc)
+        crc = zlib.crc32(array.tobytes(), crc)
+    return crc
 
 
 def arrays_of(

@@ -20,7 +20,8 @@ OVERLAY_OPACITY = 0.85
 _LABEL_PX = (32, 9)
 
 
-def _colours(prediction: Mapping[str, Any]) -> Any:
+def vertex_colours(prediction: Mapping[str, Any]) -> Any:
+    """Colours by uncertainty [verts, 3]; None where there is none."""
     if "vertex_uncertainty_m" not in prediction:
         return None
     return _coloured(jnp.asarray(prediction["vertex_uncertainty_m"]))
@@ -56,7 +57,7 @@ def overlay_tile(
         uint8 image.
     """
     return _overlay(
-        prediction, prediction["vertices_m"], body, size_px, _colours(prediction)
+        prediction, prediction["vertices_m"], body, size_px, vertex_colours(prediction)
     )
 
 
@@ -142,7 +143,7 @@ def person_sheet(
 
     Source: specs/hierprob.md section 15.
     """
-    colours = _colours(prediction)
+    colours = vertex_colours(prediction)
     posed = to_camera_axes(jnp.asarray(prediction["vertices_m"]))
     rest = to_camera_axes(jnp.asarray(prediction["reposed_vertices_m"]))
 
@@ -189,7 +190,7 @@ def sample_sheet(
     for number, vertices_m in enumerate(bodies):
         posed = to_camera_axes(jnp.asarray(vertices_m))
         name = f"sample {number}" if number else "most likely"
-        colours = None if number else _colours(prediction)
+        colours = None if number else vertex_colours(prediction)
         tiles += [
             _overlay(prediction, vertices_m, body, size_px, colours),
             uncertainty.view(

@@ -10,7 +10,12 @@ from absl import logging
 
 from hmr_jax import progress
 from hmr_jax.body.model import BodyModel
-from hmr_jax.commands import predict_inputs, predict_outputs, predict_pictures
+from hmr_jax.commands import (
+    predict_inputs,
+    predict_outputs,
+    predict_overlay,
+    predict_pictures,
+)
 from hmr_jax.commands.predict_engine import Cut, Predictor
 from hmr_jax.commands.predict_inputs import Person
 from hmr_jax.render import draw
@@ -54,6 +59,7 @@ class Run:
         settings: what results depend on, besides pictures, boxes and joints.
         batch_size: persons at once.
         pictures: draw them.
+        uncropped: also draw all persons of a picture in it.
         mesh: write meshes.
         keep_samples: write what was drawn.
         overwrite: replace results that are there.
@@ -66,6 +72,7 @@ class Run:
     settings: dict[str, Any]
     batch_size: int = 8
     pictures: bool = True
+    uncropped: bool = True
     mesh: bool = False
     keep_samples: bool = False
     overwrite: bool = False
@@ -90,39 +97,46 @@ class Run:
         report = Report()
         waiting: list[Cut] = []
         tiles: list[tuple[str, np.ndarray]] = []
+        overlays = predict_overlay.Overlays(
+            self.out, self.body, drawn=self.pictures and self.uncropped
+        )
         names = predict_inputs.result_names(paths)
         found = predict_inputs.walk(paths, names, choice, report.skipped, report.failed)
         for picture, people in progress.bar(found, total=len(paths), unit="pictures"):
+            overlays.begin(picture, people)
             for person in people:
-                if self._is_there(person, report):
+                kept = self._kept(person, report)
+                if kept is not None:
+                    overlays.add(person, kept, new=False)
                     continue
+                overlays.forget(person)
                 self._note(person, picture)
                 waiting.append(self.predictor.cut(picture, person))
                 if len(waiting) == self.batch_size:
-                    self._batch(waiting, report, tiles)
+                    self._batch(waiting, report, tiles, overlays)
                     waiting = []
         if waiting:
-            self._batch(waiting, report, tiles)
+            self._batch(waiting, report, tiles, overlays)
         self._finish(report, tiles)
         return report
 
-    def _is_there(self, person: Person, report: Report) -> bool:
-        """Whether a person's result need not be made."""
+    def _kept(self, person: Person, report: Report) -> dict | None:
+        """A person's result that need not be made."""
         if self.overwrite:
-            return False
+            return None
         path = self.out / f"{predict_outputs.result_stem(person)}.npz"
         arrays = predict_outputs.read_result(path)
         if arrays is None:
-            return False
+            return None
         made_with = predict_outputs.fingerprint(self.settings, person)
         if str(arrays["made_with"]) != made_with:
             raise ValueError(
-                f"{path}: was made with another model, other settings, boxes or "
-                "joints; give another --out, or --overwrite"
+                f"{path}: was made with another model, other settings, another "
+                "picture, other boxes or joints; give another --out, or --overwrite"
             )
         report.people.append(predict_outputs.summary_row(person, arrays))
         report.kept += 1
-        return True
+        return arrays
 
     def _note(self, person: Person, picture: np.ndarray) -> None:
         if person.note:
@@ -130,7 +144,13 @@ class Run:
         if not picture.any():
             logging.warning("%s: the picture is black: no edges", person.path)
 
-    def _batch(self, cuts: list[Cut], report: Report, tiles: list) -> None:
+    def _batch(
+        self,
+        cuts: list[Cut],
+        report: Report,
+        tiles: list,
+        overlays: predict_overlay.Overlays,
+    ) -> None:
         for cut, prediction in zip(
             cuts, self.predictor(cuts, self.batch_size), strict=True
         ):
@@ -149,8 +169,10 @@ class Run:
                 logging.error("%s: person %d: %s", person.path, person.index, error)
                 reason = {"file": person.path.name, "person": person.index}
                 report.failed.append({**reason, "reason": str(error)})
+                overlays.add(person, None, new=True)
                 continue
             self._write(person, prediction, arrays, tiles)
+            overlays.add(person, arrays, new=True)
             report.people.append(predict_outputs.summary_row(person, arrays))
 
     def _write(self, person, prediction, arrays, tiles) -> None:

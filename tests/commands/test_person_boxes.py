@@ -74,6 +74,53 @@ def test_joints_of_another_layout_are_refused(tmp_path, content, message):
         person_boxes.read_joints2d(path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"category_id": None}, r"category_id: expected a number.*found None"),
+        ({"category_id": "person"}, r"category_id: expected a number.*found 'person'"),
+        ({"score": None}, r"score: expected a number, found None"),
+        ({"file_name": [1]}, r"expected file_name or image_id.*found \[1\]"),
+        ({"bbox": None}, r"bbox: expected a list of numbers, found NoneType"),
+        ({"bbox": ["a", 1, 2, 3]}, r"expected numbers"),
+    ],
+)
+def test_entries_of_boxes_of_another_layout_are_named(tmp_path, changes, message):
+    good = {"file_name": "a.png", "bbox": [1, 2, 3, 4], "category_id": 1, "score": 0.5}
+    path = write(tmp_path / "a.json", [good, good | changes])
+    with pytest.raises(ValueError, match=r"a\.json: entry 1: " + message):
+        person_boxes.read_boxes(path)
+
+
+def test_a_missing_file_name_leaves_the_number(tmp_path):
+    entry = {"file_name": None, "image_id": 7, "bbox": [1, 2, 3, 4], "category_id": 1.0}
+    assert set(person_boxes.read_boxes(write(tmp_path / "a.json", [entry]))) == {"7"}
+
+
+def test_arrays_of_another_kind_are_named(tmp_path):
+    path = tmp_path / "a.npz"
+    boxes = np.array([[1.0, 2, 3, 4]])
+    np.savez(path, names=["a"], boxes=np.array([None], object))
+    with pytest.raises(
+        ValueError, match=r"a\.npz: boxes: expected an array of .*bject"
+    ):
+        person_boxes.read_boxes(str(path))
+    np.savez(path, names=np.array(["a"], object), boxes=boxes)
+    with pytest.raises(
+        ValueError, match=r"a\.npz: names: expected an array of .*bject"
+    ):
+        person_boxes.read_boxes(str(path))
+    np.savez(path, names=np.array([0.5]), boxes=boxes)
+    with pytest.raises(ValueError, match=r"a\.npz: names: expected .* found float64"):
+        person_boxes.read_boxes(str(path))
+    with open(path, "wb") as file:
+        np.save(file, boxes)  # another format under this suffix
+    with pytest.raises(ValueError, match=r"a\.npz: cannot be read"):
+        person_boxes.read_boxes(str(path))
+    np.savez(path, names=np.array([b"a.png"]), boxes=boxes)
+    assert set(person_boxes.read_boxes(str(path))) == {"a.png"}
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file.*none"):
         person_boxes.read_boxes(str(tmp_path / "none.json"))

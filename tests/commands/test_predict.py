@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmr_jax.commands import cli, experiment, predict
-from hmr_jax.export.params import save_params
+from hmr_jax.commands import cli, experiment, predict, predict_outputs
+from hmr_jax.export.params import load_params, read_metadata, save_params
 
 CONFIG = "configs/hierprob_cpu.py:quicktest"
 
@@ -69,6 +69,18 @@ def test_the_config_in_the_parameters_is_enough(folder, capsys):
     assert "1 of them were there" in capsys.readouterr().out
     with pytest.raises(ValueError, match="other settings"):
         predict.main([*again, "--visibility_threshold=0.5"])
+    # other parameters under the same name
+    variables = load_params(folder / "params.npz")
+    before = summary["settings"]["model_crc"]
+    assert predict_outputs.checksum(variables) == before
+    changed = jax.tree.map(lambda leaf: np.float32(1.01) * leaf, variables)
+    assert predict_outputs.checksum(changed) != before
+    metadata = read_metadata(folder / "params.npz")
+    whole = (folder / "params.npz").read_bytes()
+    save_params(changed, folder / "params.npz", metadata=metadata)
+    with pytest.raises(ValueError, match="was made with another model"):
+        predict.main(again)
+    (folder / "params.npz").write_bytes(whole)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def test_every_person_has_files_and_the_rest_is_told(done):
     for stem in ("a_0", "a_1", "b_0"):
         assert {f"{stem}.npz", f"{stem}.obj", f"{stem}.png"} <= names
         assert f"{stem}_samples.png" in names
-    assert names >= {"predictions.json", "overview.png"} and len(names) == 14
+    assert names >= {"a_overlay.png", "b_overlay.png"}
+    assert names >= {"predictions.json", "overview.png"} and len(names) == 16
     summary = json.loads((out / "predictions.json").read_text())
     assert [row["result"] for row in summary["people"]] == [
         "a_0.npz",
@@ -168,6 +169,52 @@ def test_results_of_other_inputs_are_not_kept_silently(done, predictor, body):
     report = make(out, predictor, body, overwrite=True)(paths[:1], other)
     assert report.kept == 0 and len(report.people) == 2
     make(out, predictor, body, overwrite=True)(paths, choice)  # as it was
+
+
+def test_a_picture_of_the_same_name_is_another_picture(
+    folder, predictor, body, tmp_path
+):
+    path = tmp_path / "a.png"
+    path.write_bytes((folder / "a.png").read_bytes())
+    choice = Choice(joints=joints_table())
+    run = make(tmp_path / "out", predictor, body)
+    assert run([path], choice).kept == 0
+    assert run([path], choice).kept == 2
+    with Image.open(path) as picture:
+        turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    turned.save(path)
+    with pytest.raises(ValueError, match=r"a_0\.npz: was made with .*another picture"):
+        run([path], choice)
+
+
+def test_checksums_tell_contents_apart():
+    tree = {"a": np.zeros((2, 3), np.float32), "b": jnp.ones(2, jnp.bfloat16)}
+    crc = predict_outputs.checksum(tree)
+    assert crc == predict_outputs.checksum({name: tree[name] for name in ("b", "a")})
+    for other in (
+        {**tree, "a": tree["a"] + np.float32(1e-6)},
+        {**tree, "a": tree["a"].reshape(3, 2)},
+        {**tree, "b": tree["b"].astype(jnp.float16)},
+        {"a": tree["a"], "c": tree["b"]},
+    ):
+        assert predict_outputs.checksum(other) != crc
+
+
+def test_numbers_that_differ_fail_one_picture_alone(folder, predictor, body, tmp_path):
+    """The odd picture is in the middle, while persons of the first wait."""
+    paths = [tmp_path / name for name in ("a.png", "b.jpg", "d.png")]
+    for path, source in zip(paths, ("a.png", "b.jpg", "a.png"), strict=True):
+        path.write_bytes((folder / source).read_bytes())
+    joints = joints_table()
+    joints = {"a.png": joints["a.png"][:1], "b": joints["a.png"], "d": joints["b"]}
+    boxes = {name: [np.array([5.0, 5, 30, 40, 0.99])] for name in ("a", "b", "d")}
+    choice = Choice(joints=joints, boxes=boxes)
+    report = make(tmp_path / "out", predictor, body)(paths, choice)
+    (failure,) = report.failed
+    assert failure["file"] == "b.jpg" and "found 1 and 2" in failure["reason"]
+    summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["file"] for row in summary["people"]] == ["a.png", "d.png"]
+    assert summary["failed"] == report.failed and not report.skipped
 
 
 def test_a_network_that_is_not_finite_is_a_failure(folder, body, tmp_path):
