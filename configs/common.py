@@ -52,7 +52,8 @@ def shared() -> ConfigDict:
             "accumulate": 1,
             "log_every": 20,
             "checkpoint_every": 1000,
-            "evaluate_every": 0,  # 0: at the end alone
+            "evaluate_every": 0,  # steps; 0: evaluate_every_epochs decides
+            "evaluate_every_epochs": 0,  # 0: at the end alone
             "keep_latest": 2,
         }
     )

@@ -128,7 +128,9 @@ def test_published_numbers_of_hierprob():
     assert (config.model.depth, config.model.width) == (18, 64)
     assert (config.model.embedding, config.model.pose_hidden) == (256, 128)
     options = hierprob_task.proxy_options(config, train=True)
-    assert options == ProxyOptions(light_per_image=False)
+    assert options == ProxyOptions(light_per_image=False, normal_seams=True)
+    assert config.train.evaluate_every_epochs == 1
+    assert config.eval.best_metric == "PVE-SC+MPJPE-PA"
     assert options.mean_camera_m == (0.0, -0.2, 2.5)
 
 

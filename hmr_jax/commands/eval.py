@@ -5,9 +5,11 @@
         --out=scores
 
 Without --config the run's own is used. Prints a table and writes eval.json (every
-number, per sample too) and overlays.png to the workdir or to --out. --baselines adds
-the untrained network and the mean pose of the training set to the table. Millimetres;
-percent for PCK and AUC.
+number, per sample too) and a sheet of examples (overlays.png, or predictions.png) to
+the workdir or to --out. --baselines adds the untrained network and the mean pose of the
+training set to the table. Millimetres; percent for PCK, AUC and overlaps of
+silhouettes; pixels for 2D joints. Protocols are IKOL's; hierarchical distributions have
+their own metrics for each source.
 """
 
 import pathlib

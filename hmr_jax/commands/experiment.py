@@ -122,7 +122,8 @@ def system(config: Config) -> types.ModuleType:
         A module with ``make_task(config)``, ``make_assets(config, body)``,
         ``train_batches(config, workdir, assets)``, ``stages(config, steps_per_epoch,
         total)``, ``evaluation(config, task, body, workdir)``, ``score_and_draw(config,
-        values, out)`` and ``write_program(...)``, ``verify_program(...)``.
+        values, out)``, ``program_inputs(config)`` and ``example_inputs(config, body,
+        workdir, count)``.
 
     Raises:
         ValueError: no such system.
@@ -469,7 +470,7 @@ def load_chosen(config: Config, values: Any) -> tuple[BodyModel, Task, Trained]:
 def best_by(config: Config) -> dict[str, Any]:
     """The arguments of ``Checkpoints`` that choose the best one."""
     metric = config.eval.best_metric
-    larger = metric.startswith(("PCK", "AUC"))
+    larger = metric.startswith(("PCK", "AUC")) or "+" in metric
     return {
         "best_metric": f"{config.eval.best_protocol}/{metric}",
         "best_mode": "max" if larger else "min",

@@ -168,6 +168,7 @@ class DatasetValidation:
         )
 
     def _results(self, predict: Callable[..., Any]) -> Results:
+        frames = unseen = 0
         for batch in self.batches():
             count = int(np.asarray(batch["valid"]).sum())
             labelled = np.asarray(batch["has_smpl"]).reshape(-1)[:count] > 0
@@ -177,6 +178,14 @@ class DatasetValidation:
                     f"{self._path}: record {row}: expected a labelled body "
                     "(has_smpl 1), found none"
                 )
+            seen = np.asarray(batch["keypoints_px"])[:count, :, 2].max(-1) > 0
+            frames, unseen = frames + count, unseen + int((~seen).sum())
+            if frames == unseen:
+                raise ValueError(
+                    f"{self._path}: expected 2D joints, found none in the first "
+                    f"{frames} records; 3DPW needs hrnet_results_centred.npy beside "
+                    "its cropped frames when it is built"
+                )
             target = datasets.gendered_truth(self._bodies, batch)
             if self.rules.in_picture:
                 target |= datasets.picture_truth(batch)
@@ -184,6 +193,10 @@ class DatasetValidation:
             made = {"image": batch["image"][..., :3], "proxy": proxy}
             made |= {"sample_index": batch["sample_index"]}
             yield made, prediction, target, count
+        if unseen:
+            logging.warning(
+                "%s: %d of %d records have no 2D joint", self._path, unseen, frames
+            )
 
     def results(self, variables: Variables) -> Results:
         """Crops, predictions, targets and how many samples count, batch by batch.

@@ -18,6 +18,7 @@ from hmr_jax.geometry.cameras import to_camera_axes
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.models.hierprob import vertex_spread
 from hmr_jax.render import draw, uncertainty
+from hmr_jax.synthetic.pose_bank import PoseBank
 from hmr_jax.training import records
 
 TILE_PX = 192
@@ -39,7 +40,8 @@ def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
         rows["untrained network"] = validation(
             experiment.initial_variables(task, config)
         )
-        rows["mean pose"] = validation.score(mean_body(body, validation.assets))
+        poses = hierprob_system.load_poses(config.data.poses, "train", config.seed)
+        rows["mean pose"] = validation.score(mean_body(body, poses))
     report(config, rows, trained, out)
     if values.pictures > 0:
         found = validation.results(trained.variables)
@@ -71,17 +73,17 @@ def report(
     records.write_json(out / "eval.json", result)
 
 
-def mean_body(body: BodyModel, assets: Any) -> Any:
+def mean_body(body: BodyModel, poses: PoseBank) -> Any:
     """Answers every picture with the bank's mean pose, seen from the front.
 
     Args:
         body: the body.
-        assets: with the poses, of the evaluation.
+        poses: of the training set.
 
     Returns:
         A function for ``Validation.score``.
     """
-    rotmats = np.asarray(axis_angle_to_matrix(jnp.asarray(assets.poses_aa))).mean(0)
+    rotmats = np.asarray(axis_angle_to_matrix(jnp.asarray(poses.poses_aa))).mean(0)
     u, _, vt = np.linalg.svd(rotmats)
     sign = np.linalg.det(u @ vt)[:, None, None] * np.ones((1, 3, 1))
     sign[:, :2] = 1.0

@@ -1,22 +1,30 @@
 """What the commands need to know of hierarchical probability distributions."""
 
-from collections.abc import Callable, Iterator
+import pathlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
 from hmr_jax import progress
+from hmr_jax.body.forward import rest_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.evaluation import hierprob as scoring
+from hmr_jax.metrics.hierprob import METRES_NAMES
 from hmr_jax.synthetic import pose_bank, proxy_feed
 from hmr_jax.synthetic.backgrounds import FolderBackgrounds
 from hmr_jax.synthetic.proxies import ProxyAssets, make_batch
 from hmr_jax.training import hierprob_task
 from hmr_jax.training.task import Task, Variables
+from hmr_jax.training.writers import read_jsonl
 
 Config = Any
+KNOWN_METRICS = (*METRES_NAMES, "joints2D-L2E")
+MISPLACED_M = 0.1
 
 
 def make_task(config: Config) -> Task:
@@ -39,12 +47,23 @@ def stages(config: Config, steps_per_epoch: int, total: int) -> list[tuple[Task,
         ValueError: the second stage's beginning is given twice.
     """
     epoch, step = config.train.stage2_epoch, config.train.stage2_step
+    if min(epoch, step) < 0:
+        raise ValueError(
+            "config.train: expected stage2_epoch and stage2_step of 0 or more, "
+            f"found {epoch} and {step}"
+        )
     if epoch and step:
         raise ValueError(
             "config.train: expected one of stage2_epoch and stage2_step to be zero, "
             f"found {epoch} and {step}"
         )
     switch = min(step or epoch * steps_per_epoch, total)
+    if switch == total:
+        logging.warning(
+            "the second stage would begin at step %d; the run of %d steps has none",
+            step or epoch * steps_per_epoch,
+            total,
+        )
     ends = (("stage1", switch), ("stage2", total))
     return [
         (hierprob_task.make_task(config, stage), end)
@@ -73,11 +92,18 @@ def load_poses(section: Config, split: str, seed: int) -> pose_bank.PoseBank:
     return pose_bank.read_motion_bank(path, stride=section.stride, limit=section.limit)
 
 
-def check_root(config: Config, poses: pose_bank.PoseBank) -> None:
+def check_root(
+    config: Config, poses: pose_bank.PoseBank, field: str = "config.data.poses.path"
+) -> None:
     """Refuse poses whose root rotations are not what the config takes them for.
 
+    Args:
+        config: an experiment.
+        poses: of one of its sections.
+        field: that names them, for the message.
+
     Raises:
-        ValueError: naming the field.
+        ValueError: naming the fields.
     """
     root = config.data.synthetic.poses.get("root", "camera_right")
     if (root == "upright") != poses.upright:
@@ -85,7 +111,7 @@ def check_root(config: Config, poses: pose_bank.PoseBank) -> None:
         wanted = "upright" if poses.upright else "camera_right or camera_left"
         raise ValueError(
             f"config.data.synthetic.poses.root: expected {wanted} for poses {kind} "
-            f"({poses.origin}), found {root!r}"
+            f"({field}: {poses.origin}), found {root!r}"
         )
 
 
@@ -93,9 +119,16 @@ def _assets(config: Config, body: BodyModel, *, train: bool) -> ProxyAssets:
     section = config.data if train else config.eval
     seed = config.seed if train else config.eval.seed
     poses = load_poses(section.poses, "train" if train else "test", seed)
-    check_root(config, poses)
+    name = "config.data" if train else "config.eval"
+    check_root(config, poses, f"{name}.poses.path")
     textures, backgrounds = section.textures, section.backgrounds
     logging.info("%d poses: %s", len(poses), poses.origin)
+    if not backgrounds.path and backgrounds.count < 1:
+        raise ValueError(
+            f"{name}.backgrounds.count: expected at least 1 (or a path), "
+            f"found {backgrounds.count}"
+        )
+    _warn_of_camera(config, body)
     return proxy_feed.make_assets(
         body,
         poses,
@@ -110,6 +143,20 @@ def _assets(config: Config, body: BodyModel, *, train: bool) -> ProxyAssets:
         clutter_share=backgrounds.clutter_share,
         seed=seed,
     )
+
+
+def _warn_of_camera(config: Config, body: BodyModel) -> None:
+    """Say so where the mean camera does not look at the body's middle."""
+    pelvis_m = float(rest_joints(body, jnp.zeros(body.num_betas))[0, 1])
+    camera_m = float(config.data.synthetic.mean_camera_m[1])
+    if abs(pelvis_m - camera_m) > MISPLACED_M:
+        logging.warning(
+            "config.data.synthetic.mean_camera_m: y is %g m, and the pelvis of the "
+            "body is at %.2f m: bodies will not be in the middle of the pictures "
+            "(published for SMPL: -0.2)",
+            camera_m,
+            pelvis_m,
+        )
 
 
 def make_assets(config: Config, body: BodyModel) -> ProxyAssets:
@@ -152,7 +199,11 @@ class TrainBatches(proxy_feed.ProxyFeed):
         )
         self.num_records = len(assets.poses_aa)
         poses = pose_bank.PoseBank(np.asarray(assets.poses_aa), True, "")
-        self.fingerprint = f"poses {poses.fingerprint}"
+        textures = zlib.crc32(np.asarray(assets.textures.images).tobytes())
+        self.fingerprint = (
+            f"poses {poses.fingerprint}, textures {textures:08x}, "
+            f"backgrounds {config.data.backgrounds.path or 'procedural'}"
+        )
 
 
 def train_batches(config: Config, workdir: Any, assets: ProxyAssets) -> TrainBatches:
@@ -183,6 +234,12 @@ class Validation:
 
     def __init__(self, config: Config, body: BodyModel, *, show: bool = False):
         self._config, self._progress = config, show
+        if config.eval.batch_size < 1:
+            raise ValueError(
+                "config.eval.batch_size: expected at least 1, "
+                f"found {config.eval.batch_size}"
+            )
+        self._backgrounds = _backgrounds(config.eval.backgrounds)
         self.assets = jax.device_put(_assets(config, body, train=False))
         self._size = config.eval.batch_size
         options = hierprob_task.proxy_options(config, train=False)
@@ -204,7 +261,7 @@ class Validation:
         total = len(self.assets.poses_aa)
         count = min(self._config.eval.limit or total, total)
         chosen = np.linspace(0, total - 1, count).astype(np.int32)
-        backgrounds = _backgrounds(self._config.eval.backgrounds)
+        backgrounds = self._backgrounds
         starts = range(0, count, self._size)
         bar = progress.bar(
             starts, desc="eval", unit="batch", disable=not self._progress, leave=False
@@ -254,33 +311,89 @@ class Validation:
 
 def score_and_draw(config: Config, values: Any, out: Any) -> None:
     """See ``commands.hierprob_eval``, and ``hierprob_datasets`` for datasets."""
-    from hmr_jax.commands import hierprob_datasets, hierprob_eval
+    from hmr_jax.commands import cli, hierprob_datasets, hierprob_eval
 
+    if values.protocols:
+        raise cli.UsageError(
+            f"--protocols: system {config.system!r} has none; its metrics follow from "
+            "config.eval.source"
+        )
     synthetic = config.eval.source == "synthetic"
     chosen = hierprob_eval if synthetic else hierprob_datasets
     chosen.score_and_draw(config, values, out)
 
 
+class BestOf:
+    """Whether an evaluation is the best so far by one metric or by several.
+
+    Args:
+        names: metrics, lower is better.
+        history: earlier evaluations in order, for a resumed run.
+    """
+
+    def __init__(
+        self, names: Sequence[str], history: Iterable[Mapping[str, float]] = ()
+    ):
+        self._names, self._count = tuple(names), 0
+        self._best: tuple[float, ...] | None = None
+        for values in history:
+            self(values)
+
+    def __call__(self, values: Mapping[str, float]) -> float:
+        """How many times the best was replaced so far; 0 where these values do not.
+
+        As published, all metrics must be no worse than those of the best.
+        """
+        found = tuple(values[name] for name in self._names)
+        best = self._best
+        if best is not None and not all(
+            x <= y for x, y in zip(found, best, strict=True)
+        ):
+            return 0.0
+        self._best, self._count = found, self._count + 1
+        return float(self._count)
+
+
 def evaluation(
     config: Config, task: Task, body: BodyModel, workdir: Any
 ) -> Callable[[Variables, int], dict[str, float]] | None:
-    """The periodic validation during training."""
-    del task, workdir
+    """The periodic validation during training, on rendered pictures."""
+    del task
     if config.eval.source != "synthetic":
+        logging.info("no validation in training: eval.source is %s", config.eval.source)
         return None
+    metric = config.eval.best_metric
+    names = metric.split("+")
+    unknown = sorted(set(names) - set(KNOWN_METRICS))
+    if unknown:
+        raise ValueError(
+            f"config.eval.best_metric: expected some of {KNOWN_METRICS} with '+' "
+            f"between them, found {unknown}"
+        )
     validation = Validation(config, body)
+    best: BestOf | None = None
 
     def evaluate(variables, step):
-        del step
+        nonlocal best
         values = validation(variables).values()
-        if config.eval.best_metric not in values:
-            raise ValueError(
-                f"config.eval.best_metric: expected one of {sorted(values)}, "
-                f"found {config.eval.best_metric!r}"
-            )
+        if len(names) > 1:
+            best = best or BestOf(names, _earlier(workdir, step, names))
+            values[metric] = best(values)
         return {f"synthetic/{name}": value for name, value in values.items()}
 
     return evaluate
+
+
+def _earlier(workdir: Any, step: int, names: Sequence[str]) -> list[dict[str, float]]:
+    """What the log of a run says of its evaluations before a step."""
+    path = pathlib.Path(workdir) / "log.jsonl"
+    rows = read_jsonl(path) if path.is_file() else []
+    keys = {name: f"eval/synthetic/{name}" for name in names}
+    return [
+        {name: row[key] for name, key in keys.items()}
+        for row in rows
+        if row["step"] < step and all(key in row for key in keys.values())
+    ]
 
 
 def program_inputs(config: Config) -> dict[str, tuple[int, ...]]:

@@ -91,14 +91,14 @@ def main(argv: list[str]) -> int:
         accumulate=config.train.accumulate,
         log_every=config.train.log_every,
         checkpoint_every=config.train.checkpoint_every,
-        evaluate_every=config.train.evaluate_every,
+        evaluate_every=config.train.evaluate_every
+        or config.train.evaluate_every_epochs * batches.steps_per_epoch,
         keep_latest=config.train.keep_latest,
         progress=values.progress,
         **experiment.best_by(config),
     )
     for number, (task, end) in enumerate(stages, start=1):
-        if len(stages) > 1:
-            logging.info("stage %d of %d, up to step %d", number, len(stages), end)
+        logging.info("stage %d of %d: up to step %d", number, len(stages), end)
         result = loop.train(
             task,
             lambda: batches,

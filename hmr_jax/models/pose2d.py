@@ -24,9 +24,9 @@ from hmr_jax.nn.hrnet import (
     normalize_images,
     visible_joints,
 )
+from hmr_jax.nn.proxy import PUBLISHED_SIZE_PX
 
 BOX_SCALE = 1.2
-PROXY_SIZE_PX = 256
 
 
 def person_crops(
@@ -62,7 +62,7 @@ def person_crops(
 def proxy_crops(
     crops: Float[Array, "batch rows columns 3"],
     joints_px: Float[Array, "batch joints 2"],
-    size_px: int = PROXY_SIZE_PX,
+    size_px: int = PUBLISHED_SIZE_PX,
 ) -> tuple[Float[Array, "batch size size 3"], Float[Array, "batch joints 2"]]:
     """Make crops square with black bands at their sides, and scale them.
 

@@ -17,6 +17,8 @@ Rounding = Literal["none", "nearest", "truncate"]
 
 NUM_CHANNELS = 1 + 17
 """Edges, and a heatmap for each joint of ``coco_17``."""
+PUBLISHED_SIZE_PX = 256
+"""Side of the published representation, whose lengths in pixels are given here."""
 HEATMAP_STD_PX = 4.0
 EDGE_STD_PX = 1.0
 EDGE_TAPS = 5

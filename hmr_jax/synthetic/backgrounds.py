@@ -5,8 +5,10 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from absl import logging
 from PIL import Image, ImageDraw
 
+MAX_UNREADABLE = 20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -143,7 +145,7 @@ class FolderBackgrounds:
         self.paths = sorted(
             path
             for path in self.folder.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         )
         if not self.paths:
             raise ValueError(
@@ -162,33 +164,41 @@ class FolderBackgrounds:
             uint8 [size_px, size_px, 3].
 
         Raises:
-            ValueError: the picture cannot be read.
+            ValueError: many pictures in a row cannot be read. One that cannot is left
+                out with a warning.
         """
-        path = self.paths[rng.integers(len(self.paths))]
+        for attempt in range(MAX_UNREADABLE):
+            path = self.paths[rng.integers(len(self.paths))]
+            try:
+                return self._read(path, rng, size_px)
+            except (OSError, Image.DecompressionBombError) as error:
+                reason = f"backgrounds: cannot read picture {path}: {error}"
+            if attempt == 0:
+                logging.warning("%s; another one is taken", reason)
+        raise ValueError(f"{reason} (the last of {MAX_UNREADABLE} in a row)")
+
+    def _read(
+        self, path: pathlib.Path, rng: np.random.Generator, size_px: int
+    ) -> np.ndarray:
         share, across, down = rng.uniform((0.5, 0.0, 0.0), 1.0)
         flip = rng.uniform() < 0.5
-        try:
-            with Image.open(path) as image:
-                full_width = image.size[0]
-                side = share * min(image.size)
-                left = across * (image.size[0] - side)
-                top = down * (image.size[1] - side)
-                box = (left, top, left + side, top + side)
-                if self._stretch:
-                    width, height = image.size
-                    box, flip = (0.0, 0.0, width, height), False
-                # A JPEG may be decoded at a fraction of its size.
-                image.draft("RGB", (2 * size_px, 2 * size_px))
-                scale = image.size[0] / full_width
-                pixels = np.asarray(
-                    image.convert("RGB").resize(
-                        (size_px, size_px),
-                        Image.Resampling.BILINEAR,
-                        box=tuple(scale * edge for edge in box),
-                    )
+        with Image.open(path) as image:
+            full_width = image.size[0]
+            side = share * min(image.size)
+            left = across * (image.size[0] - side)
+            top = down * (image.size[1] - side)
+            box = (left, top, left + side, top + side)
+            if self._stretch:
+                width, height = image.size
+                box, flip = (0.0, 0.0, width, height), False
+            # A JPEG may be decoded at a fraction of its size.
+            image.draft("RGB", (2 * size_px, 2 * size_px))
+            scale = image.size[0] / full_width
+            pixels = np.asarray(
+                image.convert("RGB").resize(
+                    (size_px, size_px),
+                    Image.Resampling.BILINEAR,
+                    box=tuple(scale * edge for edge in box),
                 )
-        except OSError as error:
-            raise ValueError(
-                f"backgrounds: cannot read picture {path}: {error}"
-            ) from None
+            )
         return pixels[:, ::-1].copy() if flip else pixels.copy()

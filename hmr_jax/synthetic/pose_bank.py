@@ -11,12 +11,13 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from hmr_jax.body.unpickle import read_npz
 from hmr_jax.synthetic import joint_limits
-from hmr_jax.synthetic.motion import MotionSet, load_motion
+from hmr_jax.synthetic.motion import FRAME_RATE_KEYS, MotionSet, load_motion
 
 KEPT = ("all", "not_amass", "amass")
 """Filters by the source that a pose's name begins with; also one such beginning."""
@@ -76,8 +77,8 @@ def read_pose_npz(path: str | os.PathLike, keep: str = "all") -> PoseBank:
         raise ValueError(
             f"{path}: expected arrays fnames and poses, found {sorted(data)}"
         )
-    names = [str(name) for name in data["fnames"]]
-    poses = np.asarray(data["poses"], np.float32)
+    names = [_as_text(name) for name in np.atleast_1d(data["fnames"])]
+    poses = _numbers(data["poses"], path)
     if poses.ndim != 2 or poses.shape[1] != 72 or len(poses) != len(names):
         raise ValueError(
             f"{path}: poses: expected shape ({len(names)}, 72), found {poses.shape}"
@@ -92,9 +93,21 @@ def read_pose_npz(path: str | os.PathLike, keep: str = "all") -> PoseBank:
 
 
 def is_pose_npz(path: str | os.PathLike) -> bool:
-    """Whether a file is in the original's layout of poses rather than AMASS's."""
+    """Whether a file is in the original's layout of poses rather than AMASS's.
+
+    Raises:
+        ValueError: it is in neither.
+    """
     path = pathlib.Path(path)
-    return path.is_file() and "fnames" in _arrays(path)
+    if not path.is_file():
+        return False
+    found = set(_arrays(path))
+    if "fnames" not in found and not found & {"trans", "betas", *FRAME_RATE_KEYS}:
+        raise ValueError(
+            f"{path}: expected fnames and poses, or an AMASS file (poses with trans, "
+            f"betas or a frame rate), found {sorted(found)}"
+        )
+    return "fnames" in found
 
 
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -102,6 +115,19 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         return read_npz(path.read_bytes())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: expected an .npz archive: {error}") from None
+
+
+def _as_text(name: Any) -> str:
+    return name.decode("latin1") if isinstance(name, bytes) else str(name)
+
+
+def _numbers(poses: np.ndarray, path: pathlib.Path) -> np.ndarray:
+    try:
+        return np.asarray(poses, np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{path}: poses: expected numbers, found {poses.dtype}"
+        ) from None
 
 
 def _is_kept(name: str, keep: str) -> bool:
@@ -152,6 +178,8 @@ def shipped_bank(
     Returns:
         The bank, y up.
     """
+    if num_limits < 0:
+        raise ValueError(f"num_limits: expected 0 or more, got {num_limits}")
     frames = (motion or load_motion()).split(split).poses_aa
     rng = np.random.default_rng([seed, zlib.crc32(split.encode())])
     sampled = [joint_limits.sample_pose(rng) for _ in range(num_limits)]

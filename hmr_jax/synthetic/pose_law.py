@@ -1,6 +1,7 @@
 """How poses of a bank become the poses of training pictures, on the accelerator."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,12 @@ class PoseLaw:
         for name in ("mirrored_share", "mixed_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
+        for name in ("azimuth_range_deg", "roll_deg", "jitter_rad"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}: expected a number from 0 on, got {value}")
+        if len(self.pitch_deg) != 2 or not all(map(math.isfinite, self.pitch_deg)):
+            raise ValueError(f"pitch_deg: expected two numbers, got {self.pitch_deg}")
 
 
 def sample_poses(

@@ -4,12 +4,13 @@ One jittable function goes from pose indices to the network's input and every ta
 so that a training step and the making of its data are one program.
 
 Frames: bodies are y up; the camera sees them turned by half a turn about x. Lengths in
-pixels are those of a picture of ``REFERENCE_SIZE_PX``, and scale with the picture.
+pixels are those of a picture of ``PUBLISHED_SIZE_PX``, and scale with the picture.
 
 Source: specs/hierprob.md sections 11.2 to 11.9.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +29,11 @@ from hmr_jax.geometry.cameras import (
     to_camera_axes,
 )
 from hmr_jax.geometry.crops import crop_images, crop_points
-from hmr_jax.nn.proxy import HEATMAP_STD_PX, proxy_representation
+from hmr_jax.nn.proxy import (
+    HEATMAP_STD_PX,
+    PUBLISHED_SIZE_PX,
+    proxy_representation,
+)
 from hmr_jax.render.phong import PointLight, phong, sample_point_light
 from hmr_jax.render.rasterize import interpolate, rasterize
 from hmr_jax.render.shade import project_to_screen, sample_textures, vertex_normals
@@ -42,7 +47,6 @@ from hmr_jax.synthetic.proxy_augment import (
 )
 from hmr_jax.synthetic.textures import TextureBank, sample_texture_indices
 
-REFERENCE_SIZE_PX = 256
 Batch = dict[str, Array]
 
 
@@ -58,19 +62,23 @@ class ProxyOptions:
         camera_std_m: deviation of the translation across.
         depth_range_m: least and largest addition to the distance.
         shape_std: deviation of each shape coefficient.
-        light_per_image: a lamp for each picture; as published one lights a batch.
+        light_per_image: a lamp for each picture; as published one lights a batch (on
+            several devices, each device's part of it).
+        normal_seams: normals end at the borders of the texture's parts, as published,
+            so that shading has seams there; else the skin is smooth.
         flip_backgrounds: mirror half of the backgrounds, to make a few do for more.
         augmentation: of the proxy representation.
         poses: what is made of the bank's poses.
     """
 
-    image_size_px: int = REFERENCE_SIZE_PX
+    image_size_px: int = PUBLISHED_SIZE_PX
     focal_px: float = 300.0
     mean_camera_m: tuple[float, float, float] = (0.0, -0.2, 2.5)
     camera_std_m: float = 0.05
     depth_range_m: tuple[float, float] = (-0.5, 0.5)
     shape_std: float = 1.25
     light_per_image: bool = True
+    normal_seams: bool = False
     flip_backgrounds: bool = False
     augmentation: ProxyAugmentation = dataclasses.field(
         default_factory=ProxyAugmentation
@@ -83,11 +91,19 @@ class ProxyOptions:
                 "image_size_px: expected a positive multiple of 32, "
                 f"got {self.image_size_px}"
             )
-        nearest = self.mean_camera_m[2] + self.depth_range_m[0]
-        if nearest <= 1.0:
+        for name, length in (("mean_camera_m", 3), ("depth_range_m", 2)):
+            value = getattr(self, name)
+            if len(value) != length or not all(map(math.isfinite, value)):
+                raise ValueError(f"{name}: expected {length} numbers, got {value}")
+        for name in ("camera_std_m", "shape_std", "focal_px"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf or (name == "focal_px" and value == 0):
+                raise ValueError(f"{name}: expected a positive number, got {value}")
+        low, high = self.depth_range_m
+        if low > high or self.mean_camera_m[2] + low <= 1.0:
             raise ValueError(
-                "mean_camera_m, depth_range_m: expected distances above 1 m, got "
-                f"{nearest:g}"
+                "mean_camera_m, depth_range_m: expected a range of distances above "
+                f"1 m, got {self.mean_camera_m[2]:g} m and {self.depth_range_m}"
             )
 
 
@@ -139,7 +155,7 @@ def intrinsics_of(options: ProxyOptions) -> Float[Array, "3 3"]:
         options: size and focal length.
     """
     size = options.image_size_px
-    focal = options.focal_px * size / REFERENCE_SIZE_PX
+    focal = options.focal_px * size / PUBLISHED_SIZE_PX
     return intrinsics_matrix(jnp.full(2, focal), jnp.full(2, (size - 1) / 2))
 
 
@@ -213,7 +229,8 @@ def render_figures(
     Returns:
         Colours in [0, 1], and the part of each pixel, 0 for the background.
 
-    Source: specs/hierprob.md section 11.3.
+    Source: specs/hierprob.md section 11.3; unlike there, barycentrics are correct in
+    perspective.
     """
     body, surface, size = assets.body, assets.surface, options.image_size_px
     corners = surface.vertex[surface.faces]
@@ -225,10 +242,12 @@ def render_figures(
         seen = rasterize(screen, corners, size, size)
         face = jnp.maximum(seen.face, 0)
         covered = seen.face >= 0
-        attributes = jnp.concatenate(
-            [vertices[corners], vertex_normals(vertices, body.faces)[corners], face_uv],
-            -1,
-        )
+        if options.normal_seams:
+            cut = vertex_normals(vertices[surface.vertex], surface.faces)
+            normals = cut[surface.faces]
+        else:
+            normals = vertex_normals(vertices, body.faces)[corners]
+        attributes = jnp.concatenate([vertices[corners], normals, face_uv], -1)
         values = interpolate(seen, attributes)
         uv = values[..., 6:]
         texel = sample_textures(assets.textures.images, texture, uv, ends=True)
@@ -310,7 +329,7 @@ def make_batch(
     )[..., 0]  # fmt: skip
     clean_px = crop_points(figures.joints_coco_px, box, size, size)
     visible &= joints_in_frame(clean_px, size, size)
-    enough = round(50 * (size / REFERENCE_SIZE_PX) ** 2)
+    enough = round(50 * (size / PUBLISHED_SIZE_PX) ** 2)
     visible &= joints_on_visible_parts(labels, enough)
 
     labels, noisy_px, visible = augment_proxy(
@@ -323,7 +342,7 @@ def make_batch(
     seen = visible.astype(jnp.float32)
     proxy = proxy_representation(
         image, noisy_px, seen,
-        heatmap_std_px=HEATMAP_STD_PX * size / REFERENCE_SIZE_PX,
+        heatmap_std_px=HEATMAP_STD_PX * size / PUBLISHED_SIZE_PX,
     )  # fmt: skip
     out = {
         "proxy": proxy,

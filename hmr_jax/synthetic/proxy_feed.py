@@ -35,6 +35,8 @@ def background_bank(
     Returns:
         uint8 [count, size_px, size_px, 3].
     """
+    if count < 0:
+        raise ValueError(f"count: expected 0 or more backgrounds, got {count}")
     draw = ProceduralBackgrounds(clutter_share)
     bank = np.zeros((count, size_px, size_px, 3), np.uint8)
     for index in progress.bar(range(count), desc="backgrounds", leave=False):

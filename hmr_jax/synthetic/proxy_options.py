@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-PUBLISHED_SIZE_PX = 256
-"""Size of the pictures that the options' numbers of pixels refer to."""
+from hmr_jax.nn.proxy import PUBLISHED_SIZE_PX
+
 NUM_PARTS = 24
 NUM_JOINTS = 17
 

@@ -7,12 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hmr_jax.losses.hierprob import hierprob_losses
+from hmr_jax.losses.hierprob import STAGE1_WEIGHTS, hierprob_losses
 from hmr_jax.models import hierprob
-from hmr_jax.nn.proxy import HEATMAP_STD_PX, NUM_CHANNELS, proxy_representation
+from hmr_jax.nn.proxy import (
+    HEATMAP_STD_PX,
+    NUM_CHANNELS,
+    PUBLISHED_SIZE_PX,
+    proxy_representation,
+)
 from hmr_jax.synthetic.pose_law import PoseLaw
 from hmr_jax.synthetic.proxies import (
-    REFERENCE_SIZE_PX,
     ProxyAssets,
     ProxyOptions,
     make_batch,
@@ -55,20 +59,20 @@ def proxy_options(config: Any, *, train: bool) -> ProxyOptions:
     Raises:
         ValueError: an unknown field, or a value that makes no sense.
     """
+    where = "config.data.synthetic" if train else "config.eval.synthetic"
     section = dict(config["data"]["synthetic"])
-    if not train:
-        section |= dict(config["eval"]["synthetic"])
-    augment = section.pop("augment")
-    kinds = (("augmentation", ProxyAugmentation), ("poses", PoseLaw))
-    for name, kind in kinds:
-        values = {k: _plain(v) for k, v in dict(section.pop(name)).items()}
-        if name == "augmentation" and not augment:
-            section[name] = ProxyAugmentation.none()
-        else:
-            section[name] = _made(kind, values, f"config.data.synthetic.{name}")
+    changes = {} if train else dict(config["eval"]["synthetic"])
+    parts = {"augmentation": ProxyAugmentation, "poses": PoseLaw}
+    for name, kind in parts.items():
+        values = dict(section[name]) | dict(changes.pop(name, {}))
+        values = {k: _plain(v) for k, v in values.items()}
+        section[name] = _made(kind, values, f"{where}.{name}")
+    section |= changes
+    if not section.pop("augment"):
+        section["augmentation"] = ProxyAugmentation.none()
     values = {k: _plain(v) for k, v in section.items()}
     values["image_size_px"] = config["image_size_px"]
-    return _made(ProxyOptions, values, "config.data.synthetic")
+    return _made(ProxyOptions, values, where)
 
 
 def _plain(value: Any) -> Any:
@@ -80,6 +84,25 @@ def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _check_losses(section: Any, where: str) -> None:
+    """Refuse a stage's losses that would only fail when that stage begins."""
+    if section["joints2d_on"] not in JOINTS2D_ON:
+        raise ValueError(
+            f"{where}.joints2d_on: expected one of {JOINTS2D_ON}, "
+            f"found {section['joints2d_on']!r}"
+        )
+    if section["num_samples"] < 1:
+        raise ValueError(
+            f"{where}.num_samples: expected at least 1, found {section['num_samples']}"
+        )
+    unknown = sorted(set(dict(section["weights"])) - set(STAGE1_WEIGHTS))
+    if unknown:
+        raise ValueError(
+            f"{where}.weights: expected names of {sorted(STAGE1_WEIGHTS)}, "
+            f"found {unknown}"
+        )
 
 
 def proxy_of(batch: Batch, image_size_px: int) -> jax.Array:
@@ -94,7 +117,7 @@ def proxy_of(batch: Batch, image_size_px: int) -> jax.Array:
         batch["image"],
         batch["joints2d_px"],
         batch["joints2d_visible"],
-        heatmap_std_px=HEATMAP_STD_PX * image_size_px / REFERENCE_SIZE_PX,
+        heatmap_std_px=HEATMAP_STD_PX * image_size_px / PUBLISHED_SIZE_PX,
     )
 
 
@@ -117,14 +140,11 @@ def make_task(config: Any, stage: str = "stage2") -> Task:
         raise ValueError(f"stage: expected one of {STAGES}, got {stage!r}")
     model = make_model(config)
     options = proxy_options(config, train=True)
+    for name in STAGES:
+        _check_losses(config["losses"][name], f"config.losses.{name}")
     section = config["losses"][stage]
     weights = {k: float(v) for k, v in dict(section["weights"]).items() if v}
     joints2d_on, num_samples = section["joints2d_on"], section["num_samples"]
-    if joints2d_on not in JOINTS2D_ON:
-        raise ValueError(
-            f"config.losses.{stage}.joints2d_on: expected one of {JOINTS2D_ON}, "
-            f"found {joints2d_on!r}"
-        )
     terms = functools.partial(
         hierprob_losses,
         overreg=section["overreg"],

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hmr_jax.__main__ import main
+from hmr_jax.body.open_assets import load_open_body
 from hmr_jax.commands import hierprob_system
 from hmr_jax.synthetic.proxies import ProxyAssets
 from hmr_jax.synthetic.textures import TextureBank
@@ -34,6 +35,8 @@ def test_stages_end_where_the_config_says():
     steps = {"train.stage2_step": 7}
     assert ends(config(**steps), 10, 20) == [(False, 7), (True, 20)]
     assert ends(config(**steps), 10, 5) == [(False, 5)]
+    with pytest.raises(ValueError, match="found 0 and -3"):
+        ends(config(**{"train.stage2_step": -3}), 10, 5)
     assert ends(config(**{"train.stage2_step": 0}), 10, 5) == [(True, 5)]
     both = {"train.stage2_step": 7, "train.stage2_epoch": 1}
     with pytest.raises(ValueError, match="config.train: .*found 1 and 7"):
@@ -47,7 +50,11 @@ def test_poses_by_the_kind_of_file(tmp_path, rng):
     )
     amass = tmp_path / "amass"
     amass.mkdir()
-    np.savez(amass / "walk_poses.npz", poses=rng.normal(size=(6, 156)))
+    np.savez(
+        amass / "walk_poses.npz",
+        poses=rng.normal(size=(6, 156)),
+        trans=np.zeros((6, 3)),
+    )
 
     def poses(path, **changes):
         section = config(
@@ -121,6 +128,31 @@ def test_batches_larger_than_the_bank(assets):
         ValueError, match="expected 1 to the 20 poses there are, got 64"
     ):
         hierprob_system.train_batches(made, None, assets)
+
+
+def test_the_best_is_replaced_when_no_metric_is_worse():
+    rows = [(3.0, 3.0), (2.0, 4.0), (2.0, 3.0), (2.0, 3.0), (1.0, 3.5), (1.0, 1.0)]
+    rows = [dict(zip(("a", "b"), row, strict=True)) for row in rows]
+    best = hierprob_system.BestOf(("a", "b"))
+    assert [best(row) for row in rows] == [1, 0, 2, 3, 0, 4]
+    resumed = hierprob_system.BestOf(("a", "b"), rows[:3])
+    assert [resumed(row) for row in rows[3:]] == [3, 0, 4]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("eval.best_metric", "PVE+AUC", r"best_metric: .*found \['AUC'\]"),
+        ("eval.batch_size", 0, "config.eval.batch_size: expected at least 1"),
+        ("eval.backgrounds.count", 0, "config.eval.backgrounds.count: .*found 0"),
+        ("eval.poses.path", "nowhere.npz", "nowhere.npz"),
+    ],
+)
+def test_mistakes_are_found_before_training(field, value, message):
+    made = config(**{field: value})
+    body = load_open_body()
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        hierprob_system.evaluation(made, None, body, "run")
 
 
 @pytest.mark.slow

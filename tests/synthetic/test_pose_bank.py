@@ -27,11 +27,13 @@ def test_original_layout_and_its_filters(tmp_path, rng, keep, kept):
     assert not bank.upright
 
 
-def test_names_may_be_python_objects(tmp_path, rng):
+@pytest.mark.parametrize("kind", [object, bytes])
+def test_names_may_be_python_objects_or_bytes(tmp_path, rng, kind):
     path = tmp_path / "poses.npz"
-    poses = write(path, rng, fnames=np.array(NAMES, dtype=object))
+    poses = write(path, rng, fnames=np.array(NAMES, dtype=kind))
     assert pose_bank.is_pose_npz(path)
     np.testing.assert_allclose(pose_bank.read_pose_npz(path).poses_aa, poses, atol=1e-6)
+    assert len(pose_bank.read_pose_npz(path, "not_amass")) == 4
 
 
 def test_bad_files(tmp_path, rng):
@@ -50,6 +52,12 @@ def test_bad_files(tmp_path, rng):
     write(path, rng)
     with pytest.raises(ValueError, match="found none among 5 .such as 'h36m_S1_1'"):
         pose_bank.read_pose_npz(path, "surreal")
+    write(path, rng, poses=np.full((5, 72), "x"))
+    with pytest.raises(ValueError, match="poses.npz: poses: expected numbers"):
+        pose_bank.read_pose_npz(path)
+    np.savez(path, names=np.array(NAMES), poses=np.zeros((5, 72)))
+    with pytest.raises(ValueError, match="expected fnames and poses, or an AMASS file"):
+        pose_bank.is_pose_npz(path)
     np.savez(path, trans=np.zeros(3))
     with pytest.raises(ValueError, match=r"fnames and poses, found \['trans'\]"):
         pose_bank.read_pose_npz(path)

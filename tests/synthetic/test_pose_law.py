@@ -82,5 +82,7 @@ def test_jitter_leaves_the_root(bank):
 def test_bad_values():
     with pytest.raises(ValueError, match="root: expected one of"):
         PoseLaw(root="left")
+    with pytest.raises(ValueError, match="jitter_rad: .*got -1"):
+        PoseLaw(jitter_rad=-1.0)
     with pytest.raises(ValueError, match="mixed_share: expected 0 to 1, got 2"):
         PoseLaw(mixed_share=2.0)

@@ -177,8 +177,38 @@ def test_one_light_for_a_batch_or_one_for_each():
     assert np.ptp(np.asarray(each.position_m), axis=0).max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("focal_px", 0.0), ("shape_std", np.nan), ("camera_std_m", -1.0),
+     ("mean_camera_m", (0.0, 0.0)), ("depth_range_m", (0.5, -0.5))],
+)  # fmt: skip
+def test_options_out_of_range(field, value):
+    with pytest.raises(Exception, match=field):
+        dataclasses.replace(PLAIN, **{field: value})
+
+
+def test_seams_change_the_normals_at_borders_alone(scene, assets):
+    figures, image, labels = scene
+    index = jnp.zeros(len(INDEX), jnp.int32)
+    lamp = PointLight(
+        jnp.tile(jnp.array([0.5, -1.0, -2.0]), (len(INDEX), 1)),
+        *(jnp.full(len(INDEX), x) for x in (0.2, 0.7, 0.0, 64.0)),
+    )
+    drawn = [
+        np.asarray(
+            proxies.render_figures(
+                jax.tree.map(jnp.asarray, figures), index, lamp, assets,
+                dataclasses.replace(PLAIN, normal_seams=seams),
+            )[0]
+        )
+        for seams in (False, True)
+    ]  # fmt: skip
+    changed = np.abs(drawn[0] - drawn[1]).max(-1) > 1e-3
+    assert 0 < changed.sum() < 0.5 * (labels > 0).sum()
+
+
 def test_options_that_make_no_sense():
     with pytest.raises(ValueError, match="image_size_px: .*got 100"):
         dataclasses.replace(PLAIN, image_size_px=100)
-    with pytest.raises(ValueError, match="above 1 m, got 0.5"):
+    with pytest.raises(ValueError, match="above 1 m, got 1 m"):
         dataclasses.replace(PLAIN, mean_camera_m=(0.0, 0.0, 1.0))

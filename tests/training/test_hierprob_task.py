@@ -102,6 +102,7 @@ def test_nothing_visible_is_no_2d_loss(face_body, batch):
         ("model.dtype", "int8", "config.model.dtype"),
         ("model.depth", 19, "config.model.depth"),
         ("losses.stage2.joints2d_on", "both", "config.losses.stage2.joints2d_on"),
+        ("losses.stage2.num_samples", 0, "losses.stage2.num_samples: .*found 0"),
         ("data.synthetic.shape_std", "wide", "config.data.synthetic"),
     ],
 )

@@ -22,10 +22,13 @@ from hmr_jax.models.hierprob.bodies import (
 )
 from hmr_jax.models.pose2d import proxy_crops
 from hmr_jax.nn.hrnet import visible_joints
-from hmr_jax.nn.proxy import HEATMAP_STD_PX, heatmap_joints, proxy_representation
+from hmr_jax.nn.proxy import (
+    HEATMAP_STD_PX,
+    PUBLISHED_SIZE_PX,
+    heatmap_joints,
+    proxy_representation,
+)
 
-PUBLISHED_SIZE_PX = 256
-"""Side of the proxy representation to which the published pixel constants belong."""
 SHOWN_SAMPLES = 8
 
 
