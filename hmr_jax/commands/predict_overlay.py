@@ -20,7 +20,7 @@ LONGEST_PX = 1600
 
 _WINDOWS_PX = (128, 256, 512, 1024, LONGEST_PX + 64)
 """Sides of the squares that bodies are drawn in: few sizes, few compilations."""
-_SMOOTH_UP_TO_PX = 512
+_SMOOTH_UP_TO_PX = 1024
 _MARGIN_PX = 2
 
 
@@ -67,10 +67,13 @@ def draw_people(
     def size(person: Mapping[str, Any]) -> float:
         return float(person["crop_box_px"][3] * abs(person["camera"][0]))
 
-    shown = picture
+    bodies = picture
     for person in sorted(people, key=size):
-        shown = _draw_person(shown, person, body, scale)
-    return shown
+        bodies = _draw_person(bodies, person, body, scale)
+    # The picture shows through bodies, but bodies do not through each other.
+    mixed = OVERLAY_OPACITY * bodies.astype(np.float32)
+    mixed += (1 - OVERLAY_OPACITY) * picture.astype(np.float32)
+    return np.round(mixed).astype(np.uint8)
 
 
 def _draw_person(picture, person, body, scale):
@@ -109,9 +112,7 @@ def _draw_person(picture, person, body, scale):
         mesh.rgb[:rows, :columns], mesh.mask[:rows, :columns]
     )
     shown = picture.copy()
-    shown[top : top + rows, left : left + columns] = uncertainty.over(
-        behind, mesh, OVERLAY_OPACITY
-    )
+    shown[top : top + rows, left : left + columns] = uncertainty.over(behind, mesh)
     return shown
 
 

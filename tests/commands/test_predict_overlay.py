@@ -92,6 +92,8 @@ def test_who_is_larger_is_in_front(quad, turn):
     shown = draw_people(picture, [sure, unsure][::turn], quad)
     red, _, blue = shown[40, 60].astype(int)
     assert red > blue + 40
+    in_front = draw_people(picture, [unsure], quad)
+    np.testing.assert_array_equal(shown[40, 60], in_front[40, 60])  # hides the other
     alone = draw_people(picture, [sure], quad)[40, 60].astype(int)
     assert alone[2] > alone[0] + 40
 

@@ -160,6 +160,20 @@ def test_a_run_goes_on_where_it_stopped(done, predictor, body):
         (out / "was.npz").unlink()
 
 
+def test_a_missing_overlay_is_drawn_from_results(done, predictor, body):
+    out, paths, choice, _ = done
+    path = out / "a_overlay.png"
+    before = path.read_bytes()
+    path.unlink()
+    make(out, predictor, body, pictures=True, uncropped=False)(paths, choice)
+    assert not path.exists()
+    report = make(out, predictor, body, pictures=True)(paths, choice)
+    assert report.kept == 3 and path.read_bytes() == before
+    picture = predict_inputs.read_picture(paths[0])
+    shown = predict_inputs.read_picture(path)
+    assert shown.shape == picture.shape and (shown != picture).any()
+
+
 def test_results_of_other_inputs_are_not_kept_silently(done, predictor, body):
     out, paths, choice, _ = done
     moved = {name: [j + STEP for j in rows] for name, rows in choice.joints.items()}
