@@ -19,9 +19,9 @@ def shared() -> ConfigDict:
     config.image_size_px = 256
     config.resume_with_other_data = False
 
-    # Empty path: the open body that comes with the package. Else an SMPL .pkl or .npz (or
-    # a folder of the published files, of which gender chooses one),
-    # with the .npy of the regressor of the 17 Human3.6M joints.
+    # Empty path: the open body that comes with the package. Else an SMPL .pkl or .npz,
+    # or a folder of the published files, of which gender chooses one, with the .npy of
+    # the regressor of the 17 Human3.6M joints.
     config.body = ConfigDict({"path": "", "gender": "neutral", "h36m_regressor": ""})
 
     # What training starts from: an ImageNet backbone (torchvision's file), parameters

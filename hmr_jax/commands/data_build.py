@@ -1,6 +1,7 @@
 """The building part of the data command."""
 
 import functools
+import pathlib
 from typing import Any
 
 from hmr_jax.commands import cli
@@ -132,11 +133,18 @@ def open_synthetic(*, counts, seed, size_px, body, backgrounds, options):
         _sample_source, body=body, backgrounds=backgrounds, options=options
     )
     config = {
-        "body": body["path"] or "open",
+        "body": _body_name(body),
         "backgrounds": backgrounds or "drawn",
         "options": options,
     }
     return SyntheticRecords(make, counts, seed=seed, size_px=size_px, config=config)
+
+
+def _body_name(body) -> str:
+    """Which body a config's section names; of a folder, which gender."""
+    if pathlib.Path(body["path"] or "").is_dir() and body["path"]:
+        return f"{body['path']} ({body['gender']})"
+    return body["path"] or "open"
 
 
 def _sample_source(*, split, count, seed, size_px, body, backgrounds, options):
