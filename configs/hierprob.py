@@ -125,6 +125,7 @@ def base() -> ConfigDict:
                 "augmentation": {},
                 "poses": {
                     "root": "upright",
+                    "azimuth_range_deg": 180.0,
                     "mirrored_share": 0.5,
                     "mixed_share": 0.25,
                     "jitter_rad": 0.06,
