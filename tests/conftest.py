@@ -15,7 +15,8 @@ if _FLAG not in os.environ.get("XLA_FLAGS", ""):
 # Compiling is most of the suite's time. Programs that run once are compiled with few
 # optimisations, here and in processes that tests start; `make test-slow` compiles as
 # users do.
-if not os.environ.get("HMR_TEST_OPTIMIZED"):
+FEW_OPTIMIZATIONS = not os.environ.get("HMR_TEST_OPTIMIZED")
+if FEW_OPTIMIZATIONS:
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax  # noqa: E402
@@ -49,12 +50,11 @@ def _strict_dtypes(request):
 @pytest.fixture
 def optimized():
     """Compile as users do for the length of one test."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+        jax.config.update("jax_disable_most_optimizations", FEW_OPTIMIZATIONS)
 
 
 @pytest.fixture

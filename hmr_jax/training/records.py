@@ -131,27 +131,29 @@ def plot_curves(log_path: str | os.PathLike, picture: str | os.PathLike) -> None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = read_jsonl(log_path)
-    groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for row in rows:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in read_jsonl(log_path):
         for name, value in row.items():
-            group, _, short = name.partition("/")
-            if short and group in ("loss", "eval"):
-                series = groups.setdefault(group, {}).setdefault(short, [])
-                series.append((row["step"], value))
-    if not groups:
+            if name.partition("/")[0] in ("loss", "eval"):
+                curves.setdefault(name, []).append((row["step"], value))
+    if not curves:
         return
+    columns = min(len(curves), 4)
+    rows = -(-len(curves) // columns)
     figure, axes = pyplot.subplots(
-        1, len(groups), figsize=(6 * len(groups), 4), squeeze=False
+        rows, columns, figsize=(4 * columns, 2.5 * rows), squeeze=False
     )
-    for axis, (group, curves) in zip(axes[0], sorted(groups.items()), strict=True):
-        for name, points in curves.items():
-            axis.plot(*zip(*points, strict=True), label=name, marker=".", ms=3, lw=1)
-        axis.set(xlabel="step", title={"loss": "training loss"}.get(group, group))
-        if all(value > 0 for points in curves.values() for _, value in points):
+    # A panel for each: their scales have nothing in common. Losses come first.
+    ordered = sorted(curves.items(), key=lambda item: (item[0][0] != "l", item[0]))
+    for axis, (name, points) in zip(axes.flat, ordered, strict=False):
+        axis.plot(*zip(*points, strict=True), marker=".", ms=3, lw=1)
+        axis.set_title(name, fontsize="small")
+        if all(value > 0 for _, value in points):
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+    for axis in axes.flat[len(curves) :]:
+        axis.remove()
+    figure.supxlabel("step", fontsize="small")
     figure.tight_layout()
     with atomic_write(picture) as temporary:
         figure.savefig(temporary, dpi=120)
