@@ -150,9 +150,9 @@ def test_the_best_is_replaced_when_no_metric_is_worse():
 )
 def test_mistakes_are_found_before_training(field, value, message):
     made = config(**{field: value})
-    body = load_open_body()
+    task, body = hierprob_system.make_task(config()), load_open_body()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        hierprob_system.evaluation(made, None, body, "run")
+        hierprob_system.evaluation(made, task, body, "run")
 
 
 @pytest.mark.slow
