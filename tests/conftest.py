@@ -143,6 +143,21 @@ def body_arrays() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def open_body():
+    from hmr_jax.body.open_assets import load_open_body
+
+    return load_open_body()
+
+
+@pytest.fixture(scope="session")
+def surface(open_body):
+    """The open body's parts and texture coordinates."""
+    from hmr_jax.body.surface import open_surface
+
+    return open_surface(open_body)
+
+
+@pytest.fixture(scope="session")
 def face_body(tiny_body):
     """``tiny_body`` with a face, which 60 vertices do not tell."""
     extra = {**tiny_body.extra_joint_regressors, "coco_face_5": jax.numpy.eye(5, 60)}

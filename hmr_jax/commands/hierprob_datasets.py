@@ -18,6 +18,8 @@ from hmr_jax.training import hierprob_task
 from hmr_jax.training.task import Variables
 
 Config = Any
+PATIENCE = 64
+"""So many frames from the start on without a 2D joint are an error, and so are all."""
 Results = Iterator[tuple[dict[str, Any], scoring.Prediction, scoring.Fields, int]]
 
 
@@ -180,12 +182,8 @@ class DatasetValidation:
                 )
             seen = np.asarray(batch["keypoints_px"])[:count, :, 2].max(-1) > 0
             frames, unseen = frames + count, unseen + int((~seen).sum())
-            if frames == unseen:
-                raise ValueError(
-                    f"{self._path}: expected 2D joints, found none in the first "
-                    f"{frames} records; 3DPW needs hrnet_results_centred.npy beside "
-                    "its cropped frames when it is built"
-                )
+            if frames == unseen >= PATIENCE:
+                self._refuse_without_joints(frames)
             target = datasets.gendered_truth(self._bodies, batch)
             if self.rules.in_picture:
                 target |= datasets.picture_truth(batch)
@@ -193,10 +191,18 @@ class DatasetValidation:
             made = {"image": batch["image"][..., :3], "proxy": proxy}
             made |= {"sample_index": batch["sample_index"]}
             yield made, prediction, target, count
+        if frames == unseen > 0:
+            self._refuse_without_joints(frames)
         if unseen:
             logging.warning(
                 "%s: %d of %d records have no 2D joint", self._path, unseen, frames
             )
+
+    def _refuse_without_joints(self, frames: int) -> None:
+        raise ValueError(
+            f"{self._path}: expected 2D joints, found none in {frames} records; 3DPW "
+            "needs hrnet_results_centred.npy beside its cropped frames when it is built"
+        )
 
     def results(self, variables: Variables) -> Results:
         """Crops, predictions, targets and how many samples count, batch by batch.

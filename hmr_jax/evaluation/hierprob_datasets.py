@@ -20,7 +20,7 @@ from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.geometry.cameras import to_camera_axes, weak_perspective_project
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.metrics.hierprob import IMAGE_SIZE_PX, METRES_NAMES, pixels_of_norm
-from hmr_jax.nn.proxy import HEATMAP_STD_PX, proxy_representation
+from hmr_jax.nn.proxy import resized_representation
 from hmr_jax.render.rasterize import rasterize
 
 SIZE_PX = int(IMAGE_SIZE_PX)
@@ -96,16 +96,8 @@ def network_input(
 
     Note: the original also marks joints of confidence zero, in the crop's corner.
     """
-    scale = size_px / SIZE_PX
-    if size_px != SIZE_PX:
-        shape = (images.shape[0], size_px, size_px, 3)
-        images = jax.image.resize(images, shape, "linear", antialias=True)
-    return proxy_representation(
-        images,
-        keypoints_px[..., :2] * scale,
-        keypoints_px[..., 2] > 0,
-        heatmap_std_px=HEATMAP_STD_PX * scale,
-    )
+    joints, certain = keypoints_px[..., :2], keypoints_px[..., 2] > 0
+    return resized_representation(images, joints, certain, size_px)[2]
 
 
 @jax.jit

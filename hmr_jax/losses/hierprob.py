@@ -31,7 +31,6 @@ STAGE2_WEIGHTS = {
     "joints3d": 5000.0,
 }
 """The published weights from epoch 66 on; the 2D loss sees the mode and 8 samples."""
-STAGE2_EPOCH = 66
 OVERREG = 1.005
 """The published factor on the log normaliser, which bounds the concentration."""
 IMAGE_SIZE_PX = 256.0

@@ -203,6 +203,34 @@ def joint_heatmaps(
     return rows[:, :, None] * bump(width, joints[..., 0])[:, None]
 
 
+def resized_representation(
+    images: Float[Array, "batch side side 3"],
+    joints_px: Float[Array, "batch joints 2"],
+    visible: Float[Array, "batch joints"] | Bool[Array, "batch joints"],
+    size_px: int,
+) -> tuple[Array, Array, Array]:
+    """The representation of square crops for a network of any size.
+
+    Args:
+        images: RGB crops in [0, 1].
+        joints_px: (x, y) in them.
+        visible: 0 or 1 per joint.
+        size_px: side of the representation. Crops of another size are scaled,
+            antialiased; the heatmaps are as wide for their size as the published ones.
+
+    Returns:
+        Images [B, size, size, 3] and joints in them, and ``proxy_representation``.
+    """
+    side = images.shape[1]
+    if side != size_px:
+        shape = (images.shape[0], size_px, size_px, 3)
+        images = jax.image.resize(images, shape, "linear", antialias=True)
+        joints_px = joints_px * (size_px / side)
+    std_px = HEATMAP_STD_PX * size_px / PUBLISHED_SIZE_PX
+    proxy = proxy_representation(images, joints_px, visible, heatmap_std_px=std_px)
+    return images, joints_px, proxy
+
+
 def heatmap_joints(
     heatmaps: Float[Array, "batch height width joints"],
     visible_above: float = VISIBLE_ABOVE,

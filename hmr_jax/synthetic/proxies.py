@@ -29,11 +29,7 @@ from hmr_jax.geometry.cameras import (
     to_camera_axes,
 )
 from hmr_jax.geometry.crops import crop_images, crop_points
-from hmr_jax.nn.proxy import (
-    HEATMAP_STD_PX,
-    PUBLISHED_SIZE_PX,
-    proxy_representation,
-)
+from hmr_jax.nn.proxy import PUBLISHED_SIZE_PX, resized_representation
 from hmr_jax.render.phong import PointLight, phong, sample_point_light
 from hmr_jax.render.rasterize import interpolate, rasterize
 from hmr_jax.render.shade import project_to_screen, sample_textures, vertex_normals
@@ -340,10 +336,7 @@ def make_batch(
     image, visible = occlude_picture(keys[6], image, noisy_px, visible, augmentation)
     image = augment_colours(keys[7], image, augmentation)
     seen = visible.astype(jnp.float32)
-    proxy = proxy_representation(
-        image, noisy_px, seen,
-        heatmap_std_px=HEATMAP_STD_PX * size / PUBLISHED_SIZE_PX,
-    )  # fmt: skip
+    _, _, proxy = resized_representation(image, noisy_px, seen, size)
     out = {
         "proxy": proxy,
         "image": image,

@@ -9,12 +9,7 @@ import jax.numpy as jnp
 
 from hmr_jax.losses.hierprob import STAGE1_WEIGHTS, hierprob_losses
 from hmr_jax.models import hierprob
-from hmr_jax.nn.proxy import (
-    HEATMAP_STD_PX,
-    NUM_CHANNELS,
-    PUBLISHED_SIZE_PX,
-    proxy_representation,
-)
+from hmr_jax.nn.proxy import NUM_CHANNELS, resized_representation
 from hmr_jax.synthetic.pose_law import PoseLaw
 from hmr_jax.synthetic.proxies import (
     ProxyAssets,
@@ -113,12 +108,8 @@ def proxy_of(batch: Batch, image_size_px: int) -> jax.Array:
             ``joints2d_visible`` [B, 17].
         image_size_px: side of the pictures; heatmaps are as wide as in training.
     """
-    return proxy_representation(
-        batch["image"],
-        batch["joints2d_px"],
-        batch["joints2d_visible"],
-        heatmap_std_px=HEATMAP_STD_PX * image_size_px / PUBLISHED_SIZE_PX,
-    )
+    names = ("image", "joints2d_px", "joints2d_visible")
+    return resized_representation(*(batch[name] for name in names), image_size_px)[2]
 
 
 def make_task(config: Any, stage: str = "stage2") -> Task:

@@ -25,16 +25,6 @@ NUM_SURFACE = 7829
 
 
 @pytest.fixture(scope="module")
-def open_body():
-    return load_open_body()
-
-
-@pytest.fixture(scope="module")
-def surface(open_body):
-    return open_surface(open_body)
-
-
-@pytest.fixture(scope="module")
 def centres(open_body):
     return np.asarray(open_body.template_m)[np.asarray(open_body.faces)].mean(1)
 

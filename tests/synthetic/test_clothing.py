@@ -5,17 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmr_jax.body.open_assets import load_open_body, load_open_hand
+from hmr_jax.body.open_assets import load_open_hand
 from hmr_jax.synthetic import clothing
 
 
 def plain(rgb):
     return clothing.Cloth(np.tile(rgb, (2, 1)), np.zeros((2, 3)), np.full(2, np.pi / 2))
-
-
-@pytest.fixture(scope="module")
-def open_body():
-    return load_open_body()
 
 
 @pytest.fixture(scope="module")

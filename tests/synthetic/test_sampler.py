@@ -8,7 +8,6 @@ import pytest
 from data_pipelines.schema import RecordSpec, validate
 from hmr_jax.body.forward import body_forward, forward_kinematics, regress_joints
 from hmr_jax.body.joint_sets import JOINT_SETS, SMPL_PARENTS
-from hmr_jax.body.open_assets import load_open_body
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.render.draw import decode_image
 from hmr_jax.solvers.ik_layer import inverse_kinematics
@@ -27,11 +26,6 @@ SIZE, COUNT = 64, 10
 # Positions of order 1 to 10 m in float32, rotations rebuilt from axis-angle near pi.
 LABEL_ATOL_M = 2e-5
 PIXEL_ATOL = 2e-3
-
-
-@pytest.fixture(scope="module")
-def open_body():
-    return load_open_body()
 
 
 def make_motion():

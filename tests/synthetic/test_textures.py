@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmr_jax.body.open_assets import load_open_body
-from hmr_jax.body.surface import open_surface
 from hmr_jax.render.shade import sample_texture
 from hmr_jax.synthetic import textures
 from hmr_jax.synthetic.clothing import Cloth, dress, figure, sample_clothes
@@ -18,16 +16,6 @@ from hmr_jax.synthetic.textures import (
 )
 
 SIZE_PX = 128
-
-
-@pytest.fixture(scope="module")
-def open_body():
-    return load_open_body()
-
-
-@pytest.fixture(scope="module")
-def surface(open_body):
-    return open_surface(open_body)
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_values_that_are_not_known(field, value, message):
     made = config()
     with made.unlocked(), made.ignore_type():
         made.update_from_flattened_dict({field: value})
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(ValueError, match=message):
         hierprob_task.make_task(made)
 
 

@@ -23,10 +23,9 @@ from hmr_jax.models.hierprob.bodies import (
 from hmr_jax.models.pose2d import proxy_crops
 from hmr_jax.nn.hrnet import visible_joints
 from hmr_jax.nn.proxy import (
-    HEATMAP_STD_PX,
     PUBLISHED_SIZE_PX,
     heatmap_joints,
-    proxy_representation,
+    resized_representation,
 )
 
 SHOWN_SAMPLES = 8
@@ -116,17 +115,7 @@ def predict_people(
     """
     rows, columns = crops.shape[1:3]
     images, joints = proxy_crops(crops, joints_px, PUBLISHED_SIZE_PX)
-    if size_px != PUBLISHED_SIZE_PX:
-        # Antialiased, as edges of a coarse picture of the scene would be.
-        shape = (*images.shape[:1], size_px, size_px, 3)
-        images = jax.image.resize(images, shape, "linear", antialias=True)
-        joints = joints * (size_px / PUBLISHED_SIZE_PX)
-    proxy = proxy_representation(
-        images,
-        joints,
-        visible,
-        heatmap_std_px=HEATMAP_STD_PX * size_px / PUBLISHED_SIZE_PX,
-    )
+    images, joints, proxy = resized_representation(images, joints, visible, size_px)
     raw = dict(apply_fn(proxy))
     out = decode(raw, body, reposed=True)
     projected = 0.5 * size_px * (out.pop("joints2d_norm")[:, 0] + 1)
