@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.fields import FIELDS, FieldSpec
+from hmr_jax.errors import UserError
 
 SCHEMA_VERSION = "1.1.0"
 """Changes when a field's name, type, shape or meaning changes."""
@@ -20,7 +21,7 @@ Record = dict[str, Any]
 IMAGE_MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """A record that breaks the schema, or a file of records that cannot be read."""
 
 

@@ -29,6 +29,7 @@ from data_pipelines.builders import (
 )
 from data_pipelines.builders.shards import Part, Shard
 from data_pipelines.builders.source import Factory, RecordSource
+from hmr_jax.errors import MissingPackageError
 from hmr_jax.progress import bar as progress_bar
 
 
@@ -223,7 +224,7 @@ def build(
     """
     run_on_beam = beam_runner is not None or beam_options is not None
     if run_on_beam and not beam.is_installed():
-        raise ImportError(
+        raise MissingPackageError(
             "conversion on Beam needs apache-beam: pip install 'hmr_jax[beam]'"
         )
     source = factory()

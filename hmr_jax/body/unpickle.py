@@ -23,6 +23,7 @@ from hmr_jax.body.pickle_names import (
     Global,
     StandIn,
 )
+from hmr_jax.errors import UserError
 
 __all__ = [
     "BODY_NAMES",
@@ -101,7 +102,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         )
 
 
-class ForbiddenGlobalError(ValueError):
+class ForbiddenGlobalError(UserError):
     """A pickle names something that is not in the table."""
 
 

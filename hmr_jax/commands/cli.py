@@ -13,12 +13,15 @@ from typing import Any
 
 from absl import flags, logging
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-"""Errors whose message says all; a traceback would hide it. Others are our own bugs."""
+from hmr_jax.errors import UserError
+
+SHORT = (UserError, OSError)
+"""Errors whose message says all: a traceback would hide it. All others are shown whole,
+for they are faults of the program."""
 DATA_MODULES = ("tensorflow", "tensorflow_datasets", "h5py")
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """The command line is wrong: exit code 2."""
 
 
@@ -227,14 +230,24 @@ def run(name: str, main: Callable[[list[str]], int | None], argv: list[str]) -> 
     except KeyboardInterrupt:
         print(f"hmr-jax {name}: interrupted", file=sys.stderr)
         return 130
-    except USER_ERRORS as error:
-        if "--debug" in argv:
-            traceback.print_exc()
-        message = str(error) or type(error).__name__
-        if isinstance(error, ModuleNotFoundError) and error.name in DATA_MODULES:
-            message += "; data need more packages: pip install 'hmr_jax[data]'"
-        print(f"hmr-jax {name}: error: {message}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+    # The one place that stands above everything else: nothing is swallowed here.
+    except Exception as error:  # noqa: BLE001
+        return _report(name, error, debug="--debug" in argv)
+
+
+def _report(name: str, error: Exception, *, debug: bool) -> int:
+    """Print an error, with its traceback unless it is meant for the user; the code."""
+    missing = isinstance(error, ModuleNotFoundError) and error.name in DATA_MODULES
+    short = isinstance(error, SHORT) or missing
+    if debug or not short:
+        traceback.print_exception(error)
+    message = str(error) or type(error).__name__
+    if missing:
+        message += "; data need more packages: pip install 'hmr_jax[data]'"
+    if not short:
+        message = f"{type(error).__name__}: {message} (a fault of the program)"
+    print(f"hmr-jax {name}: error: {message}", file=sys.stderr)
+    return 2 if isinstance(error, UsageError) else 1
 
 
 def set_up_logging() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from hmr_jax.body.model import BodyModel
+from hmr_jax.errors import UserError
 from hmr_jax.training.checkpoints import Checkpoints, check_matches
 from hmr_jax.training.state import init_key
 from hmr_jax.training.task import Batch, Task, Variables
@@ -34,7 +35,7 @@ def load_body(config: Config) -> BodyModel:
 
     Raises:
         FileNotFoundError: a named file is missing.
-        ValueError: a path without the regressor of the 17 joints, or a body of another
+        UserError: a path without the regressor of the 17 joints, or a body of another
             gender.
     """
     wanted = config.body.get("gender") or "neutral"
@@ -42,7 +43,7 @@ def load_body(config: Config) -> BodyModel:
         from hmr_jax.body.open_assets import load_open_body
 
         if wanted != "neutral":
-            raise ValueError(
+            raise UserError(
                 "config.body.gender (--gender): expected 'neutral' (the open body is "
                 f"neutral; config.body.path names another), found {wanted!r}"
             )
@@ -55,7 +56,7 @@ def load_body(config: Config) -> BodyModel:
     ):
         path = config.body[field]
         if not path:
-            raise ValueError(
+            raise UserError(
                 f"config.body.{field}: expected a file (a body of your own needs the "
                 "regressor of the 17 Human3.6M joints, [17, vertices] as .npy)"
             )
@@ -70,20 +71,20 @@ def load_body(config: Config) -> BodyModel:
         # A name that states no gender is read as neutral, and may be of any.
         stated = body.gender != "neutral" or "neutral" in path.stem.lower()
         if stated and body.gender != wanted:
-            raise ValueError(
+            raise UserError(
                 f"config.body.gender (--gender): expected {body.gender!r}, the gender "
                 f"that the name of config.body.path states ({path}), found "
                 f"{wanted!r}; a folder as config.body.path has a file for each gender"
             )
         body = dataclasses.replace(body, gender=wanted)
     if body.num_joints != 24:
-        raise ValueError(
+        raise UserError(
             f"config.body.path: expected a body of 24 joints, found {body.num_joints}: "
             f"{config.body.path}"
         )
     rows = body.extra_joint_regressors["h36m_17"].shape[0]
     if rows != 17:
-        raise ValueError(
+        raise UserError(
             f"config.body.h36m_regressor: expected 17 joints, found {rows}: "
             f"{config.body.h36m_regressor}"
         )
@@ -100,7 +101,7 @@ def make_task(config: Config) -> Task:
         The task.
 
     Raises:
-        ValueError: no such system.
+        UserError: no such system.
     """
     return system(config).make_task(config)
 
@@ -126,10 +127,10 @@ def system(config: Config) -> types.ModuleType:
         workdir, count)``.
 
     Raises:
-        ValueError: no such system.
+        UserError: no such system.
     """
     if config.system not in SYSTEMS:
-        raise ValueError(
+        raise UserError(
             f"config.system: expected one of {sorted(SYSTEMS)}, found {config.system!r}"
         )
     return importlib.import_module(SYSTEMS[config.system])
@@ -146,7 +147,7 @@ def data_dir(config: Config, workdir: str | pathlib.Path | None) -> str:
         The folder, local or remote (``gs://``).
 
     Raises:
-        ValueError: neither names one.
+        UserError: neither names one.
         FileNotFoundError: it is not there.
     """
 
@@ -165,7 +166,7 @@ def existing_folder(given: str, field: str, workdir: str | pathlib.Path | None) 
         The folder, local or remote.
 
     Raises:
-        ValueError: neither names one.
+        UserError: neither names one.
         FileNotFoundError: it is not there.
     """
     from data_pipelines import storage
@@ -175,7 +176,7 @@ def existing_folder(given: str, field: str, workdir: str | pathlib.Path | None) 
     elif workdir:
         path = storage.join(workdir, "data")
     else:
-        raise ValueError(f"{field}: expected a folder (or give --workdir)")
+        raise UserError(f"{field}: expected a folder (or give --workdir)")
     if not storage.is_dir(path):
         raise FileNotFoundError(
             f"no datasets: {path} does not exist; 'hmr-jax data build' makes one, "
@@ -195,7 +196,7 @@ def transform(config: Config, *, train: bool) -> Any:
         A ``data_pipelines.transforms.ikol.IkolTransform``.
 
     Raises:
-        ValueError: an option that it does not have.
+        UserError: an option that it does not have.
     """
     from data_pipelines.transforms import ikol, ikol_options
 
@@ -214,7 +215,7 @@ def transform(config: Config, *, train: bool) -> Any:
             **chosen,
         )
     except TypeError as error:
-        raise ValueError(f"config.data.options: {error}") from error
+        raise UserError(f"config.data.options: {error}") from error
     return ikol.IkolTransform(options)
 
 
@@ -229,16 +230,16 @@ def train_batches(config: Config, folder: str | os.PathLike) -> Any:
         A ``data_pipelines.reading.RecordIterator``.
 
     Raises:
-        ValueError: no sources, or a batch size that the processes cannot share.
+        UserError: no sources, or a batch size that the processes cannot share.
     """
     from data_pipelines import reading, storage
 
     sources = dict(config.data.sources)
     if not sources:
-        raise ValueError("config.data.sources: expected at least one dataset")
+        raise UserError("config.data.sources: expected at least one dataset")
     names = sorted(name for name, share in sources.items() if share > 0)
     if not names:
-        raise ValueError("config.data.sources: expected a positive share")
+        raise UserError("config.data.sources: expected a positive share")
     return reading.make_dataset(
         [storage.join(folder, name) for name in names],
         split=config.data.split,
@@ -268,7 +269,7 @@ def eval_batches(config: Config, folder: str | os.PathLike) -> Any:
     from data_pipelines import reading, storage
 
     if not config.eval.source:
-        raise ValueError("config.eval.source: expected the name of a dataset")
+        raise UserError("config.eval.source: expected the name of a dataset")
     return reading.make_dataset(
         storage.join(folder, config.eval.source),
         split=config.eval.split,
@@ -301,7 +302,7 @@ def limited(batches: Any, limit: int) -> Iterator[Batch]:
 
 def _share(batch_size: int, name: str) -> int:
     if batch_size < 1 or batch_size % jax.device_count():
-        raise ValueError(
+        raise UserError(
             f"{name}: expected a multiple of the {jax.device_count()} devices, "
             f"found {batch_size}"
         )
@@ -319,11 +320,11 @@ def num_steps(config: Config, steps_per_epoch: int) -> int:
         ``train.num_steps``, or ``train.num_epochs`` in steps.
 
     Raises:
-        ValueError: the config gives neither, or both.
+        UserError: the config gives neither, or both.
     """
     steps, epochs = config.train.num_steps, config.train.num_epochs
     if (steps > 0) == (epochs > 0):
-        raise ValueError(
+        raise UserError(
             "config.train: expected one of num_steps and num_epochs to be positive, "
             f"found {steps} and {epochs}"
         )
@@ -391,7 +392,7 @@ def load_trained(
         The variables.
 
     Raises:
-        ValueError: neither or both are given, or the variables belong to another
+        UserError: neither or both are given, or the variables belong to another
             model; the error names arrays, expected and found shapes.
         FileNotFoundError: there is no such file or checkpoint.
     """
@@ -404,13 +405,13 @@ def load_trained(
         check_finite(variables, params)
         return Trained(variables, params, None)
     if not workdir or params:
-        raise ValueError("expected either a workdir or a file of parameters")
+        raise UserError("expected either a workdir or a file of parameters")
     folder = pathlib.Path(workdir) / "checkpoints"
     with Checkpoints(folder, **best_by(config), read_only=True) as store:
         step = {"best": store.best or store.latest, "latest": store.latest}.get(which)
         if which not in ("best", "latest"):
             if not which.isdigit():
-                raise ValueError(
+                raise UserError(
                     f"checkpoint: expected best, latest or a step, found {which!r}"
                 )
             step = int(which)
@@ -431,7 +432,7 @@ def check_finite(variables: Variables, origin: str) -> None:
         origin: names them in the error.
 
     Raises:
-        ValueError: naming the arrays.
+        UserError: naming the arrays.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     bad = [
@@ -440,7 +441,7 @@ def check_finite(variables: Variables, origin: str) -> None:
         if not np.isfinite(np.asarray(array, np.float32)).all()
     ]
     if bad:
-        raise ValueError(
+        raise UserError(
             f"{origin}: expected finite numbers, found NaN or infinity in "
             f"{', '.join(bad[:6])} ({len(bad)} of {len(leaves)} arrays)"
         )
@@ -488,11 +489,11 @@ def start_from(config: Config, task: Task) -> Callable[[Variables], Variables] |
         A function of the initial variables; None where nothing is to be loaded.
 
     Raises:
-        ValueError: more than one start is given, or it does not fit the model.
+        UserError: more than one start is given, or it does not fit the model.
     """
     given = {name: value for name, value in config.start.items() if value}
     if len(given) > 1:
-        raise ValueError(f"config.start: expected at most one of {sorted(given)}")
+        raise UserError(f"config.start: expected at most one of {sorted(given)}")
     if not given:
         return None
     if "backbone" in given:

@@ -11,6 +11,7 @@ from absl import logging
 from hmr_jax import progress
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment, hierprob_eval, hierprob_system
+from hmr_jax.errors import UserError
 from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.evaluation import hierprob_datasets as datasets
 from hmr_jax.files import atomic_write
@@ -34,7 +35,7 @@ def data_folder(config: Config, workdir: str | None) -> str:
         ``eval.data_dir``, local or remote.
 
     Raises:
-        ValueError: neither names one.
+        UserError: neither names one.
         FileNotFoundError: it is not there.
     """
     field = "config.eval.data_dir"
@@ -53,7 +54,7 @@ def load_bodies(config: Config, neutral: BodyModel) -> dict[str, BodyModel]:
 
     Raises:
         FileNotFoundError: a named file is missing.
-        ValueError: a body is of another kind than the neutral one.
+        UserError: a body is of another kind than the neutral one.
     """
     bodies = dict.fromkeys(datasets.GENDERS, neutral)
     missing = []
@@ -86,12 +87,12 @@ def _read_body(
     for what in ("num_vertices", "num_joints", "num_betas"):
         expected, found = getattr(neutral, what), getattr(body, what)
         if found != expected:
-            raise ValueError(
+            raise UserError(
                 f"config.eval.{field}: {path}: expected {what} {expected} as the "
                 f"predicted body's, found {found}"
             )
     if not regressor and "h36m_17" in neutral.extra_joint_regressors:
-        raise ValueError(
+        raise UserError(
             "config.body.h36m_regressor: expected a file, which config.eval."
             f"{field} needs too"
         )
@@ -108,7 +109,7 @@ class DatasetValidation:
         show: a progress bar.
 
     Raises:
-        ValueError: an unknown dataset.
+        UserError: an unknown dataset.
         data_pipelines.schema.RecordError: there are no such records.
     """
 
@@ -176,7 +177,7 @@ class DatasetValidation:
             labelled = np.asarray(batch["has_smpl"]).reshape(-1)[:count] > 0
             if not labelled.all():
                 row = int(batch["sample_index"][np.argmin(labelled)])
-                raise ValueError(
+                raise UserError(
                     f"{self._path}: record {row}: expected a labelled body "
                     "(has_smpl 1), found none"
                 )
@@ -199,7 +200,7 @@ class DatasetValidation:
             )
 
     def _refuse_without_joints(self, frames: int) -> None:
-        raise ValueError(
+        raise UserError(
             f"{self._path}: expected 2D joints, found none in {frames} records; 3DPW "
             "needs hrnet_results_centred.npy beside its cropped frames when it is built"
         )

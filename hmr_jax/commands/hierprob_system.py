@@ -13,6 +13,7 @@ from absl import logging
 from hmr_jax import progress
 from hmr_jax.body.forward import rest_joints
 from hmr_jax.body.model import BodyModel
+from hmr_jax.errors import UserError
 from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.metrics.hierprob import METRES_NAMES
 from hmr_jax.synthetic import pose_bank, proxy_feed
@@ -44,16 +45,16 @@ def stages(config: Config, steps_per_epoch: int, total: int) -> list[tuple[Task,
         Tasks in order; a stage of no steps is left out.
 
     Raises:
-        ValueError: the second stage's beginning is given twice.
+        UserError: the second stage's beginning is given twice.
     """
     epoch, step = config.train.stage2_epoch, config.train.stage2_step
     if min(epoch, step) < 0:
-        raise ValueError(
+        raise UserError(
             "config.train: expected stage2_epoch and stage2_step of 0 or more, "
             f"found {epoch} and {step}"
         )
     if epoch and step:
-        raise ValueError(
+        raise UserError(
             "config.train: expected one of stage2_epoch and stage2_step to be zero, "
             f"found {epoch} and {step}"
         )
@@ -82,7 +83,7 @@ def load_poses(section: Config, split: str, seed: int) -> pose_bank.PoseBank:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not as expected.
+        UserError: it is not as expected.
     """
     path = section.path
     if not path:
@@ -103,13 +104,13 @@ def check_root(
         field: that names them, for the message.
 
     Raises:
-        ValueError: naming the fields.
+        UserError: naming the fields.
     """
     root = config.data.synthetic.poses.get("root", "camera_right")
     if (root == "upright") != poses.upright:
         kind = "y up" if poses.upright else "as cameras saw them"
         wanted = "upright" if poses.upright else "camera_right or camera_left"
-        raise ValueError(
+        raise UserError(
             f"config.data.synthetic.poses.root: expected {wanted} for poses {kind} "
             f"({field}: {poses.origin}), found {root!r}"
         )
@@ -124,7 +125,7 @@ def _assets(config: Config, body: BodyModel, *, train: bool) -> ProxyAssets:
     textures, backgrounds = section.textures, section.backgrounds
     logging.info("%d poses: %s", len(poses), poses.origin)
     if not backgrounds.path and backgrounds.count < 1:
-        raise ValueError(
+        raise UserError(
             f"{name}.backgrounds.count: expected at least 1 (or a path), "
             f"found {backgrounds.count}"
         )
@@ -216,7 +217,7 @@ def train_batches(config: Config, workdir: Any, assets: ProxyAssets) -> TrainBat
     """
     del workdir
     if config.data.batch_size % jax.device_count():
-        raise ValueError(
+        raise UserError(
             f"config.data.batch_size: expected a multiple of the {jax.device_count()} "
             f"devices, found {config.data.batch_size}"
         )
@@ -235,7 +236,7 @@ class Validation:
     def __init__(self, config: Config, body: BodyModel, *, show: bool = False):
         self._config, self._progress = config, show
         if config.eval.batch_size < 1:
-            raise ValueError(
+            raise UserError(
                 "config.eval.batch_size: expected at least 1, "
                 f"found {config.eval.batch_size}"
             )
@@ -366,7 +367,7 @@ def evaluation(
     names = metric.split("+")
     unknown = sorted(set(names) - set(KNOWN_METRICS))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"config.eval.best_metric: expected some of {KNOWN_METRICS} with '+' "
             f"between them, found {unknown}"
         )

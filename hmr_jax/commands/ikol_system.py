@@ -9,6 +9,7 @@ from absl import logging
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment, scoring
+from hmr_jax.errors import UserError
 from hmr_jax.evaluation.evaluator import format_table
 from hmr_jax.evaluation.protocols import get_protocol
 from hmr_jax.render import draw
@@ -43,7 +44,7 @@ def _check_best(config) -> None:
     """Refuse a choice of the best checkpoint that no evaluation could serve."""
     protocols = tuple(config.eval.protocols)
     if config.eval.best_protocol not in protocols:
-        raise ValueError(
+        raise UserError(
             f"config.eval.best_protocol: expected one of eval.protocols {protocols}, "
             f"found {config.eval.best_protocol!r}"
         )
@@ -53,7 +54,7 @@ def _check_best(config) -> None:
     if protocol.groups is not None:
         metrics += ("PCK", "AUC")
     if not config.eval.best_metric.startswith(metrics):
-        raise ValueError(
+        raise UserError(
             f"config.eval.best_metric: expected one of {metrics}, "
             f"found {config.eval.best_metric!r}"
         )
@@ -71,7 +72,7 @@ def evaluation(config: Any, task: Task, body: BodyModel, workdir: Any) -> Any:
         metrics = experiment.flat_metrics(scorer(variables).values())
         best = experiment.best_by(config)["best_metric"]
         if best not in metrics:
-            raise ValueError(
+            raise UserError(
                 "config.eval.best_protocol/best_metric: expected one of "
                 f"{sorted(metrics)}, found {best!r}"
             )
@@ -164,7 +165,7 @@ def _held_out(config, workdir, count: int):
         folder = experiment.data_dir(config, workdir)
         batches = experiment.eval_batches(config, folder)
         parts = list(itertools.islice(batches, -(-count // config.eval.batch_size)))
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, UserError, ImportError) as error:
         logging.info("verifying on images of noise, not on held-out ones: %s", error)
         return None
     names = program_inputs(config)

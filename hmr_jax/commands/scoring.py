@@ -13,6 +13,7 @@ from hmr_jax import progress
 from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment
+from hmr_jax.errors import UserError
 from hmr_jax.evaluation.evaluator import Report, evaluate
 from hmr_jax.evaluation.labels import sample_labels
 from hmr_jax.evaluation.protocols import get_protocol
@@ -33,7 +34,7 @@ class Scorer:
         progress: show a bar.
 
     Raises:
-        ValueError: an unknown protocol, or no data to score on.
+        UserError: an unknown protocol, or no data to score on.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Scorer:
         for name in self._protocols:
             get_protocol(name)
         if task.predict is None:
-            raise ValueError(f"system {config.system!r} has nothing to predict")
+            raise UserError(f"system {config.system!r} has nothing to predict")
         self._predict = parallel.map_predict(task.predict)
         self._assets = parallel.place(body)
         self._batches = experiment.eval_batches(config, folder)
@@ -159,7 +160,7 @@ def mean_pose_predictor(
             poses.append(record["pose_aa"])
             betas.append(record["betas"])
     if not poses:
-        raise ValueError(f"{path}: no record with a body pose to take the mean of")
+        raise UserError(f"{path}: no record with a body pose to take the mean of")
     matrices = rotations.axis_angle_to_matrix(jnp.asarray(np.stack(poses)))
     pose = np.asarray(_nearest_rotation(np.asarray(matrices).mean(0)))
     return functools.partial(

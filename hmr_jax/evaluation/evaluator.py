@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from hmr_jax.errors import UserError
 from hmr_jax.evaluation.protocols import (
     Protocol,
     array_key,
@@ -105,7 +106,7 @@ def evaluate(
         labelled root counts in no metric that subtracts the root.
 
     Raises:
-        ValueError: a prediction or the truth lacks an array; a prediction of a counted
+        UserError: a prediction or the truth lacks an array; a prediction of a counted
             sample, or the truth of a counted joint, is not finite; or there was no
             sample.
     """
@@ -127,7 +128,7 @@ def evaluate(
             tally.add(values, labels, valid)
         seen += int(valid.sum())
     if seen == 0:
-        raise ValueError("evaluation: expected at least one valid sample, found none")
+        raise UserError("evaluation: expected at least one valid sample, found none")
     for tally in tallies:
         tally.warn()
     return Report(
@@ -232,7 +233,7 @@ def _roots(protocol, predictions, targets, valid, rows):
 
 def _fetch(arrays, key, side, protocol) -> np.ndarray:
     if key not in arrays:
-        raise ValueError(
+        raise UserError(
             f"{side}: protocol {protocol.name} expects {key!r}, found {sorted(arrays)}"
         )
     return np.asarray(arrays[key])

@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from hmr_jax.body.forward import body_forward
 from hmr_jax.body.model import BodyModel
+from hmr_jax.errors import UserError
 from hmr_jax.metrics.accumulate import Mean, merge_all
 from hmr_jax.metrics.hierprob import (
     IMAGE_SIZE_PX,
@@ -145,7 +146,7 @@ def score(
         Means over all of them; any split into batches gives the same.
 
     Raises:
-        ValueError: there was no sample, or a prediction or a target is not finite.
+        UserError: there was no sample, or a prediction or a target is not finite.
     """
     means: dict[str, Mean] | None = None
     seen = 0
@@ -164,7 +165,7 @@ def score(
         for name, values in found.per_frame.items():
             frames.setdefault(name, []).append(values)
     if means is None:
-        raise ValueError("there was no sample to score")
+        raise UserError("there was no sample to score")
     return Scores(means, {name: np.concatenate(x) for name, x in frames.items()})
 
 
@@ -174,7 +175,7 @@ def _check_finite(fields: Mapping[str, Any], what: str, first: int) -> None:
         values = np.asarray(values)
         bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
         if bad.any():
-            raise ValueError(
+            raise UserError(
                 f"{what} {name}: expected finite numbers, found NaN or infinity in "
                 f"frame {first + int(np.argmax(bad))}"
             )

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import lsp_joints
 from hmr_jax.body.model import BodyModel
+from hmr_jax.errors import UserError
 from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.geometry.cameras import to_camera_axes, weak_perspective_project
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
@@ -67,10 +68,10 @@ def rules_of(name: str) -> DatasetRules:
         name: of its records.
 
     Raises:
-        ValueError: it is not evaluated.
+        UserError: it is not evaluated.
     """
     if name not in RULES:
-        raise ValueError(
+        raise UserError(
             f"config.eval.source: expected synthetic or one of {sorted(RULES)}, "
             f"found {name!r}"
         )
@@ -265,7 +266,7 @@ def score_dataset(
         The dataset's metrics; those of samples are left out where there are none.
 
     Raises:
-        ValueError: there was no sample, or a prediction is not finite.
+        UserError: there was no sample, or a prediction is not finite.
     """
     kept = ("joints2d_px", "silhouette") if rules.in_picture else None
 

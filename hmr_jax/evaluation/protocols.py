@@ -2,6 +2,7 @@
 
 A protocol is usable on anyone's predictions: arrays in its joint set go in, metres, and
 means per metric come out, millimetres. Two numbers are comparable only when they come
+from hmr_jax.errors import UserError
 from the same protocol; the names here say which they are.
 """
 
@@ -133,10 +134,10 @@ def get_protocol(name: str) -> Protocol:
     """The protocol of that name.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        UserError: there is none; the message lists those there are.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"protocol {name!r}: expected one of {sorted(PROTOCOLS)}")
+        raise UserError(f"protocol {name!r}: expected one of {sorted(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
@@ -181,7 +182,7 @@ def sample_errors(
         Metric name to (values, weights): millimetres, PCK and AUC in percent.
 
     Raises:
-        ValueError: the number of joints is not the joint set's.
+        UserError: the number of joints is not the joint set's.
     """
     _check_joint_count(protocol, predicted_m, "predicted_m")
     _check_joint_count(protocol, target_m, "target_m")
@@ -220,7 +221,7 @@ def _check_joint_count(protocol: Protocol, joints, name: str) -> None:
         return
     expected = len(JOINT_SETS[protocol.joint_set].joints)
     if joints.shape[-2] != expected:
-        raise ValueError(
+        raise UserError(
             f"{name} of protocol {protocol.name}: expected {expected} joints "
             f"({protocol.joint_set}), got {joints.shape[-2]}"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hmr_jax.errors import UserError
 from hmr_jax.metrics.accumulate import Mean
 
 Groups = dict[str, dict[str, dict[str, Mean]]]
@@ -104,11 +105,11 @@ def mean_over_groups(report: Report, protocol: str, label: str, metric: str) -> 
         Millimetres or percent.
 
     Raises:
-        ValueError: no sample had that label.
+        UserError: no sample had that label.
     """
     groups = report.groups[protocol].get(label)
     if not groups:
-        raise ValueError(f"protocol {protocol}: no groups of {label!r} were labelled")
+        raise UserError(f"protocol {protocol}: no groups of {label!r} were labelled")
     return group_mean(groups)[metric]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageDraw
 
+from hmr_jax.errors import UserError
+
 MAX_UNREADABLE = 20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -139,7 +141,7 @@ class FolderBackgrounds:
             stretch: whole pictures without keeping their aspect, never mirrored.
 
         Raises:
-            ValueError: the folder does not exist or holds no picture.
+            UserError: the folder does not exist or holds no picture.
         """
         self.folder, self._stretch = pathlib.Path(folder), stretch
         self.paths = sorted(
@@ -148,7 +150,7 @@ class FolderBackgrounds:
             if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         )
         if not self.paths:
-            raise ValueError(
+            raise UserError(
                 f"backgrounds: expected pictures ({', '.join(IMAGE_SUFFIXES)}) in "
                 f"{self.folder}, found none"
             )
@@ -164,7 +166,7 @@ class FolderBackgrounds:
             uint8 [size_px, size_px, 3].
 
         Raises:
-            ValueError: many pictures in a row cannot be read. One that cannot is left
+            UserError: many pictures in a row cannot be read. One that cannot is left
                 out with a warning.
         """
         for attempt in range(MAX_UNREADABLE):
@@ -175,7 +177,7 @@ class FolderBackgrounds:
                 reason = f"backgrounds: cannot read picture {path}: {error}"
             if attempt == 0:
                 logging.warning("%s; another one is taken", reason)
-        raise ValueError(f"{reason} (the last of {MAX_UNREADABLE} in a row)")
+        raise UserError(f"{reason} (the last of {MAX_UNREADABLE} in a row)")
 
     def _read(
         self, path: pathlib.Path, rng: np.random.Generator, size_px: int

@@ -8,6 +8,8 @@ import pathlib
 
 import numpy as np
 
+from hmr_jax.errors import UserError
+
 MOTION_FILE = "motion.npz"
 FRAME_RATE_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
 SPLITS = ("train", "test")
@@ -71,10 +73,10 @@ class MotionSet:
             A set with those clips, maybe none.
 
         Raises:
-            ValueError: another name.
+            UserError: another name.
         """
         if name not in SPLITS:
-            raise ValueError(f"split: expected one of {SPLITS}, got {name!r}")
+            raise UserError(f"split: expected one of {SPLITS}, got {name!r}")
         return MotionSet(tuple(clip for clip in self.clips if clip.split == name))
 
 
@@ -99,12 +101,12 @@ def load_motion(
 
     Raises:
         FileNotFoundError: no such file, or a folder without ``.npz`` files.
-        ValueError: a file lacks ``poses`` or has a wrong shape; it is named.
+        UserError: a file lacks ``poses`` or has a wrong shape; it is named.
     """
     if path is None:
         return _shipped()
     if split not in SPLITS:
-        raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+        raise UserError(f"split: expected one of {SPLITS}, got {split!r}")
     path = pathlib.Path(path)
     files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
     if not files or not files[0].exists():
@@ -141,12 +143,12 @@ def _read_amass(path: pathlib.Path, root: pathlib.Path, split: str) -> Clip:
     """One AMASS-like file: z up, body joints first."""
     with np.load(path, allow_pickle=False) as data:
         if "poses" not in data.files:
-            raise ValueError(f"{path}: expected an array 'poses', got {data.files}")
+            raise UserError(f"{path}: expected an array 'poses', got {data.files}")
         poses = np.asarray(data["poses"], np.float32)
         frames = len(poses) if poses.ndim else 0
         poses = poses.reshape(frames, -1) if poses.ndim > 1 and frames else poses
         if poses.ndim != 2 or poses.shape[1] < 66 or poses.shape[1] % 3:
-            raise ValueError(
+            raise UserError(
                 f"{path}: poses: expected shape (T, 3 n) with 3 n >= 66 (22 joints), "
                 f"got {poses.shape}"
             )
@@ -154,7 +156,7 @@ def _read_amass(path: pathlib.Path, root: pathlib.Path, split: str) -> Clip:
         if "trans" in data.files:
             trans = np.asarray(data["trans"], np.float32)
         if trans.shape != (frames, 3):
-            raise ValueError(
+            raise UserError(
                 f"{path}: trans: expected shape ({frames}, 3), got {trans.shape}"
             )
         rates = [float(data[key]) for key in FRAME_RATE_KEYS if key in data.files]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hmr_jax.body.unpickle import read_npz
+from hmr_jax.errors import UserError
 from hmr_jax.synthetic import joint_limits
 from hmr_jax.synthetic.motion import FRAME_RATE_KEYS, MotionSet, load_motion
 
@@ -64,7 +65,7 @@ def read_pose_npz(path: str | os.PathLike, keep: str = "all") -> PoseBank:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a field is missing, has a wrong shape or is not finite, or no pose
+        UserError: a field is missing, has a wrong shape or is not finite, or no pose
             is kept; the file and the field are named.
 
     Source: specs/hierprob.md section 11.1.
@@ -74,18 +75,18 @@ def read_pose_npz(path: str | os.PathLike, keep: str = "all") -> PoseBank:
         raise FileNotFoundError(f"poses: no such file: {path}")
     data = _arrays(path)
     if not {"fnames", "poses"} <= set(data):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected arrays fnames and poses, found {sorted(data)}"
         )
     names = [_as_text(name) for name in np.atleast_1d(data["fnames"])]
     poses = _numbers(data["poses"], path)
     if poses.ndim != 2 or poses.shape[1] != 72 or len(poses) != len(names):
-        raise ValueError(
+        raise UserError(
             f"{path}: poses: expected shape ({len(names)}, 72), found {poses.shape}"
         )
     kept = np.array([_is_kept(name, keep) for name in names], bool)
     if not kept.any():
-        raise ValueError(
+        raise UserError(
             f"{path}: fnames: expected names that {keep!r} keeps, found none among "
             f"{len(names)} (such as {str(names[0]) if len(names) else 'nothing'!r})"
         )
@@ -96,14 +97,14 @@ def is_pose_npz(path: str | os.PathLike) -> bool:
     """Whether a file is in the original's layout of poses rather than AMASS's.
 
     Raises:
-        ValueError: it is in neither.
+        UserError: it is in neither.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         return False
     found = set(_arrays(path))
     if "fnames" not in found and not found & {"trans", "betas", *FRAME_RATE_KEYS}:
-        raise ValueError(
+        raise UserError(
             f"{path}: expected fnames and poses, or an AMASS file (poses with trans, "
             f"betas or a frame rate), found {sorted(found)}"
         )
@@ -114,7 +115,7 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return read_npz(path.read_bytes())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected an .npz archive: {error}") from None
+        raise UserError(f"{path}: expected an .npz archive: {error}") from None
 
 
 def _as_text(name: Any) -> str:
@@ -125,7 +126,7 @@ def _numbers(poses: np.ndarray, path: pathlib.Path) -> np.ndarray:
     try:
         return np.asarray(poses, np.float32)
     except (TypeError, ValueError):
-        raise ValueError(
+        raise UserError(
             f"{path}: poses: expected numbers, found {poses.dtype}"
         ) from None
 
@@ -152,7 +153,7 @@ def read_motion_bank(
         The bank, y up.
     """
     if stride < 1:
-        raise ValueError(f"stride: expected at least 1, got {stride}")
+        raise UserError(f"stride: expected at least 1, got {stride}")
     clips = load_motion(path).clips
     poses = np.concatenate([clip.poses_aa[::stride] for clip in clips])
     if limit and len(poses) > limit:
@@ -179,7 +180,7 @@ def shipped_bank(
         The bank, y up.
     """
     if num_limits < 0:
-        raise ValueError(f"num_limits: expected 0 or more, got {num_limits}")
+        raise UserError(f"num_limits: expected 0 or more, got {num_limits}")
     frames = (motion or load_motion()).split(split).poses_aa
     rng = np.random.default_rng([seed, zlib.crc32(split.encode())])
     sampled = [joint_limits.sample_pose(rng) for _ in range(num_limits)]
@@ -191,7 +192,7 @@ def shipped_bank(
 def _checked(bank: PoseBank) -> PoseBank:
     bad = ~np.isfinite(bank.poses_aa).all((1, 2))
     if bad.any():
-        raise ValueError(
+        raise UserError(
             f"{bank.origin}: poses: expected finite numbers, found NaN or infinity in "
             f"{bad.sum()} of {len(bad)} poses, first in number {np.argmax(bad)}"
         )
@@ -224,12 +225,12 @@ class PoseOrder:
         process_count: int = 1,
     ):
         if not 0 < batch_size <= num_poses:
-            raise ValueError(
+            raise UserError(
                 f"batch_size: expected 1 to the {num_poses} poses there are, "
                 f"got {batch_size}"
             )
         if batch_size % process_count:
-            raise ValueError(
+            raise UserError(
                 f"batch_size: expected a multiple of the {process_count} processes, "
                 f"got {batch_size}"
             )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hmr_jax.body.joint_sets import JOINT_SETS
+from hmr_jax.errors import UserError
 from hmr_jax.geometry.matrices import matmul3
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 
@@ -45,16 +46,16 @@ class PoseLaw:
 
     def __post_init__(self):
         if self.root not in ROOTS:
-            raise ValueError(f"root: expected one of {ROOTS}, got {self.root!r}")
+            raise UserError(f"root: expected one of {ROOTS}, got {self.root!r}")
         for name in ("mirrored_share", "mixed_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
+                raise UserError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
         for name in ("azimuth_range_deg", "roll_deg", "jitter_rad"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ValueError(f"{name}: expected a number from 0 on, got {value}")
+                raise UserError(f"{name}: expected a number from 0 on, got {value}")
         if len(self.pitch_deg) != 2 or not all(map(math.isfinite, self.pitch_deg)):
-            raise ValueError(f"pitch_deg: expected two numbers, got {self.pitch_deg}")
+            raise UserError(f"pitch_deg: expected two numbers, got {self.pitch_deg}")
 
 
 def sample_poses(

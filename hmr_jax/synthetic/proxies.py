@@ -23,6 +23,7 @@ from hmr_jax.body.landmarks import coco_joints, lsp_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.body.parts import joints_in_frame, joints_on_visible_parts
 from hmr_jax.body.surface import Surface
+from hmr_jax.errors import UserError
 from hmr_jax.geometry.cameras import (
     intrinsics_matrix,
     perspective_project,
@@ -83,21 +84,21 @@ class ProxyOptions:
 
     def __post_init__(self):
         if self.image_size_px < 32 or self.image_size_px % 32:
-            raise ValueError(
+            raise UserError(
                 "image_size_px: expected a positive multiple of 32, "
                 f"got {self.image_size_px}"
             )
         for name, length in (("mean_camera_m", 3), ("depth_range_m", 2)):
             value = getattr(self, name)
             if len(value) != length or not all(map(math.isfinite, value)):
-                raise ValueError(f"{name}: expected {length} numbers, got {value}")
+                raise UserError(f"{name}: expected {length} numbers, got {value}")
         for name in ("camera_std_m", "shape_std", "focal_px"):
             value = getattr(self, name)
             if not 0 <= value < math.inf or (name == "focal_px" and value == 0):
-                raise ValueError(f"{name}: expected a positive number, got {value}")
+                raise UserError(f"{name}: expected a positive number, got {value}")
         low, high = self.depth_range_m
         if low > high or self.mean_camera_m[2] + low <= 1.0:
-            raise ValueError(
+            raise UserError(
                 "mean_camera_m, depth_range_m: expected a range of distances above "
                 f"1 m, got {self.mean_camera_m[2]:g} m and {self.depth_range_m}"
             )

@@ -12,6 +12,7 @@ import numpy as np
 from hmr_jax import progress
 from hmr_jax.body.model import BodyModel
 from hmr_jax.body.surface import surface_of
+from hmr_jax.errors import UserError
 from hmr_jax.synthetic.backgrounds import (
     Backgrounds,
     ProceduralBackgrounds,
@@ -36,7 +37,7 @@ def background_bank(
         uint8 [count, size_px, size_px, 3].
     """
     if count < 0:
-        raise ValueError(f"count: expected 0 or more backgrounds, got {count}")
+        raise UserError(f"count: expected 0 or more backgrounds, got {count}")
     draw = ProceduralBackgrounds(clutter_share)
     bank = np.zeros((count, size_px, size_px, 3), np.uint8)
     for index in progress.bar(range(count), desc="backgrounds", leave=False):
@@ -80,7 +81,7 @@ def make_assets(
 
     Raises:
         FileNotFoundError: a named file is missing.
-        ValueError: a file is not as expected, or the body has no known surface.
+        UserError: a file is not as expected, or the body has no known surface.
     """
     surface = surface_of(body, None if not uv_path else os.fspath(uv_path))
     if textures is None:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from hmr_jax.errors import UserError
 from hmr_jax.nn.proxy import PUBLISHED_SIZE_PX
 
 NUM_PARTS = 24
@@ -74,12 +75,12 @@ class ProxyAugmentation:
         """Check the fields.
 
         Raises:
-            ValueError: a field's value makes no sense.
+            UserError: a field's value makes no sense.
         """
         for field in dataclasses.fields(self):
             _check_field(field.name, getattr(self, field.name))
         if not self.box_scale + self.box_scale_range[0] > 0:
-            raise ValueError(
+            raise UserError(
                 "box_scale: expected a sum with the lower end of box_scale_range "
                 f"above 0, got {self.box_scale} and {self.box_scale_range}"
             )
@@ -104,7 +105,7 @@ def _check_field(name: str, value) -> None:
     """Raise ValueError, naming the field, where its value makes no sense."""
 
     def fail(expected: str):
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+        raise UserError(f"{name}: expected {expected}, got {value}")
 
     if name.endswith("_prob") and not 0 <= value <= 1:
         fail("a probability in [0, 1]")

@@ -16,6 +16,7 @@ import numpy as np
 
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.body.model import BodyModel
+from hmr_jax.errors import UserError
 from hmr_jax.render.draw import encode_image
 from hmr_jax.render.shade import Light
 from hmr_jax.synthetic import joint_limits
@@ -173,17 +174,17 @@ class SampleSource:
             num_threads: chunks in progress at once; by default up to 4 CPUs.
 
         Raises:
-            ValueError: an argument out of range, or no clip in the split.
+            UserError: an argument out of range, or no clip in the split.
         """
         if split not in SPLITS:
-            raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+            raise UserError(f"split: expected one of {SPLITS}, got {split!r}")
         for name, value in (
             ("image_size_px", image_size_px),
             ("chunk_size", chunk_size),
             ("supersample", supersample),
         ):
             if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+                raise UserError(f"{name}: expected at least 1, got {value}")
         for name, share in (
             ("limits_share", limits_share),
             ("mixed_share", mixed_share),
@@ -193,20 +194,20 @@ class SampleSource:
             ("flash_share", flash_share),
         ):
             if not 0.0 <= share <= 1.0:
-                raise ValueError(f"{name}: expected 0 to 1, got {share}")
+                raise UserError(f"{name}: expected 0 to 1, got {share}")
         if image_format not in ("jpeg", "png"):
-            raise ValueError(
+            raise UserError(
                 f"image_format: expected 'jpeg' or 'png', got {image_format!r}"
             )
         low, high = field_of_view_deg
         if not 0.0 < low <= high < 150.0:
-            raise ValueError(
+            raise UserError(
                 "field_of_view_deg: expected two increasing angles between 0 and 150, "
                 f"got {field_of_view_deg}"
             )
         self.clips = motion.split(split).clips
         if not self.clips:
-            raise ValueError(f"motion: expected clips of split {split!r}, found none")
+            raise UserError(f"motion: expected clips of split {split!r}, found none")
         self.split, self.seed = split, seed
         self.image_size_px, self.num_samples = image_size_px, num_samples
         self.joint_set = "smpl_24"

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.body.surface import Surface
+from hmr_jax.errors import UserError
 from hmr_jax.render.rasterize import interpolate, rasterize
 from hmr_jax.synthetic.clothing import (
     Clothes,
@@ -53,24 +54,24 @@ def read_textures(path: str | os.PathLike, limit: int = 0) -> TextureBank:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a negative limit, or an array is missing or has a wrong type or
+        UserError: a negative limit, or an array is missing or has a wrong type or
             size, or both are empty; the file and the array are named.
 
     Source: specs/hierprob.md section 11.1.
     """
     if limit < 0:
-        raise ValueError(f"limit: expected 0 or more textures, got {limit}")
+        raise UserError(f"limit: expected 0 or more textures, got {limit}")
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected an .npz of textures with 'grey' and 'nongrey'"
         )
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: expected an .npz file with 'grey' and 'nongrey'")
+        raise UserError(f"{path}: expected an .npz file with 'grey' and 'nongrey'")
     with np.load(path, allow_pickle=False) as data:
         groups = [_read_group(path, data, key, limit) for key in TEXTURE_KEYS]
     if not sum(map(len, groups)):
-        raise ValueError(f"{path}: grey, nongrey: expected textures, got none")
+        raise UserError(f"{path}: grey, nongrey: expected textures, got none")
     num_grey = jnp.asarray(len(groups[0]), jnp.int32)
     return TextureBank(jnp.asarray(np.concatenate(groups)), num_grey)
 
@@ -78,15 +79,15 @@ def read_textures(path: str | os.PathLike, limit: int = 0) -> TextureBank:
 def _read_group(path: pathlib.Path, data, key: str, limit: int) -> np.ndarray:
     """One array of textures, checked and thinned."""
     if key not in data.files:
-        raise ValueError(f"{path}: {key}: missing; the file has {data.files}")
+        raise UserError(f"{path}: {key}: missing; the file has {data.files}")
     try:
         images = data[key]
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: {key}: cannot be read ({error})") from error
+        raise UserError(f"{path}: {key}: cannot be read ({error})") from error
     if images.dtype != np.uint8:
-        raise ValueError(f"{path}: {key}: expected uint8, got {images.dtype}")
+        raise UserError(f"{path}: {key}: expected uint8, got {images.dtype}")
     if images.ndim != 4 or images.shape[1:] != (ROWS, COLUMNS, 3):
-        raise ValueError(
+        raise UserError(
             f"{path}: {key}: texture of the wrong size: expected (N, {ROWS}, "
             f"{COLUMNS}, 3), got {images.shape}"
         )
@@ -119,11 +120,11 @@ def procedural_textures(
         The bank; none of its textures is grey.
 
     Raises:
-        ValueError: a count or size that is not positive, a body with another tree, or
+        UserError: a count or size that is not positive, a body with another tree, or
             a surface that leaves no texel covered.
     """
     if count < 1 or size_px < 2:
-        raise ValueError(
+        raise UserError(
             f"expected at least 1 texture of 2 pixels, got {count} of {size_px}"
         )
     texels = texel_figure(body, surface, size_px)
@@ -161,7 +162,7 @@ def texel_figure(body: BodyModel, surface: Surface, size_px: int) -> Figure:
         ``Figure`` with ``size_px**2`` places, row by row from the top.
 
     Raises:
-        ValueError: another tree, or no texel is covered.
+        UserError: another tree, or no texel is covered.
     """
     worn = figure(body)
     steps = size_px - 1
@@ -177,7 +178,7 @@ def texel_figure(body: BodyModel, surface: Surface, size_px: int) -> Figure:
     corners = surface.vertex[surface.faces]
     inside = np.asarray(fragments.face >= 0)
     if not inside.any():
-        raise ValueError("surface: expected faces on the texture map, got none")
+        raise UserError("surface: expected faces on the texture map, got none")
     nearest = jnp.asarray(_nearest_inside(inside))
     # The joint that moves a texel most, from the corner that is nearest to it.
     closest = jnp.argmax(fragments.barycentrics, -1)

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from hmr_jax.errors import UserError
 from hmr_jax.training.state import TrainState
 
 _NUM_NAMED = 6  # parameters an error lists before it counts the rest
@@ -42,7 +43,7 @@ class Checkpoints:
         read_only: bool = False,
     ):
         if best_mode not in ("min", "max"):
-            raise ValueError(f"best_mode: expected 'min' or 'max', found {best_mode!r}")
+            raise UserError(f"best_mode: expected 'min' or 'max', found {best_mode!r}")
         self.directory = pathlib.Path(directory).absolute()
         self.best_metric = best_metric
         self._sign = 1.0 if best_mode == "max" else -1.0
@@ -147,7 +148,7 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: no such checkpoint.
-            ValueError: another model or optimiser wrote it; the error names the
+            UserError: another model or optimiser wrote it; the error names the
                 arrays, the expected and the found shapes.
         """
         step, metadata = self._metadata(step)
@@ -214,7 +215,7 @@ def check_matches(expected: Any, found: Any, where: str) -> None:
         where: the file, for the message.
 
     Raises:
-        ValueError: names and shapes of what differs, the first few of them.
+        UserError: names and shapes of what differs, the first few of them.
     """
     ours = {name: tuple(leaf.shape) for name, leaf in _comparable(expected).items()}
     theirs = {name: tuple(leaf.shape) for name, leaf in _comparable(found).items()}
@@ -232,7 +233,7 @@ def check_matches(expected: Any, found: Any, where: str) -> None:
         problems = [p for p in problems if not p.startswith("opt_state")] or problems
         more = len(problems) - _NUM_NAMED
         rest = [f"and {more} more"] if more > 0 else []
-        raise ValueError(
+        raise UserError(
             f"{where} does not fit this model: "
             + "; ".join(problems[:_NUM_NAMED] + rest)
         )

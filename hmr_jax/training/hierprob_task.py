@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hmr_jax.errors import UserError
 from hmr_jax.losses.hierprob import STAGE1_WEIGHTS, hierprob_losses
 from hmr_jax.models import hierprob
 from hmr_jax.nn.proxy import NUM_CHANNELS, resized_representation
@@ -34,7 +35,7 @@ def make_model(config: Any) -> hierprob.HierProbNet:
         The module; ``sync_batch_norm`` makes its statistics those of all devices.
 
     Raises:
-        ValueError: a field's value is none of those that are known.
+        UserError: a field's value is none of those that are known.
     """
     values = network_values(config)
     values["hidden"] = values["hidden"] or None
@@ -52,7 +53,7 @@ def proxy_options(config: Any, *, train: bool) -> ProxyOptions:
         The options.
 
     Raises:
-        ValueError: an unknown field, or a value that makes no sense.
+        UserError: an unknown field, or a value that makes no sense.
     """
     where = "config.data.synthetic" if train else "config.eval.synthetic"
     section = dict(config["data"]["synthetic"])
@@ -77,24 +78,24 @@ def _plain(value: Any) -> Any:
 def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     try:
         return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
+    except (TypeError, UserError) as error:  # a field of the wrong kind, or value
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_losses(section: Any, where: str) -> None:
     """Refuse a stage's losses that would only fail when that stage begins."""
     if section["joints2d_on"] not in JOINTS2D_ON:
-        raise ValueError(
+        raise UserError(
             f"{where}.joints2d_on: expected one of {JOINTS2D_ON}, "
             f"found {section['joints2d_on']!r}"
         )
     if section["num_samples"] < 1:
-        raise ValueError(
+        raise UserError(
             f"{where}.num_samples: expected at least 1, found {section['num_samples']}"
         )
     unknown = sorted(set(dict(section["weights"])) - set(STAGE1_WEIGHTS))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{where}.weights: expected names of {sorted(STAGE1_WEIGHTS)}, "
             f"found {unknown}"
         )
@@ -125,10 +126,10 @@ def make_task(config: Any, stage: str = "stage2") -> Task:
         predictions of batches that ``proxy_of`` takes, with the body as its assets.
 
     Raises:
-        ValueError: a field's value is none of those that are known.
+        UserError: a field's value is none of those that are known.
     """
     if stage not in STAGES:
-        raise ValueError(f"stage: expected one of {STAGES}, got {stage!r}")
+        raise UserError(f"stage: expected one of {STAGES}, got {stage!r}")
     model = make_model(config)
     options = proxy_options(config, train=True)
     for name in STAGES:

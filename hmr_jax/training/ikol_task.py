@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
+from hmr_jax.errors import UserError
 from hmr_jax.losses.ikol import heatmap_loss, ikol_losses
 from hmr_jax.models import ikol
 from hmr_jax.solvers.ik_layer import SCHEMES
@@ -48,7 +49,7 @@ def make_task(config: Any) -> Task:
         a sample where the network's output or the camera is not finite.
     """
     if config["ik"]["scheme"] not in SCHEMES:
-        raise ValueError(
+        raise UserError(
             f"config.ik.scheme: expected one of {SCHEMES}, "
             f"found {config['ik']['scheme']!r}"
         )

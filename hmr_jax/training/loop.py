@@ -18,6 +18,7 @@ import tqdm
 from absl import logging
 
 from hmr_jax import progress
+from hmr_jax.errors import UserError
 from hmr_jax.training import feeding, parallel, records
 from hmr_jax.training.checkpoints import Checkpoints
 from hmr_jax.training.state import TrainState, from_variables, init_key, init_state
@@ -55,7 +56,7 @@ class LoopOptions:
     progress: bool = True
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(UserError, FloatingPointError):
     """The total or the gradient is not finite; the message names step and losses."""
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from hmr_jax.errors import UserError
 from hmr_jax.nn.resnet import VARIANTS
 from hmr_jax.training.parallel import AXIS_NAME
 
@@ -19,19 +20,19 @@ def network_values(config: Any) -> dict[str, Any]:
         ``sync_batch_norm``: statistics are those of all devices, or of each alone.
 
     Raises:
-        ValueError: an unknown type or depth.
+        UserError: an unknown type or depth.
     """
     values = dict(config["model"])
     sync = values.pop("sync_batch_norm")
     values["axis_name"] = AXIS_NAME if sync else None
     if values["dtype"] not in ("float32", "bfloat16"):
-        raise ValueError(
+        raise UserError(
             "config.model.dtype: expected float32 or bfloat16, "
             f"found {values['dtype']!r}"
         )
     values["dtype"] = jnp.dtype(values["dtype"])
     if values["depth"] not in VARIANTS:
-        raise ValueError(
+        raise UserError(
             f"config.model.depth: expected one of {list(VARIANTS)}, "
             f"found {values['depth']}"
         )

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from hmr_jax.errors import UserError
+
 Schedule = Callable[[Any], Any]
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -39,7 +41,7 @@ def make_schedule(
         ``schedule(step) -> learning rate``.
 
     Raises:
-        ValueError: an unknown name, or 'cosine' without a length.
+        UserError: an unknown name, or 'cosine' without a length.
     """
     if schedule == "constant":
         body = optax.constant_schedule(learning_rate)
@@ -48,7 +50,7 @@ def make_schedule(
         body = optax.piecewise_constant_schedule(learning_rate, scales)
     elif schedule == "cosine":
         if not total_steps or total_steps <= warmup_steps:
-            raise ValueError(
+            raise UserError(
                 f"schedule 'cosine' needs total_steps > warmup_steps={warmup_steps}; "
                 f"found {total_steps}"
             )
@@ -57,7 +59,7 @@ def make_schedule(
         )
         body = lambda step: decay(step - warmup_steps)  # noqa: E731
     else:
-        raise ValueError(
+        raise UserError(
             f"optimizer.schedule: expected one of {SCHEDULES}, found {schedule!r}"
         )
     if not warmup_steps:
@@ -98,7 +100,7 @@ def make_optimizer(
         The transformation.
 
     Raises:
-        ValueError: an unknown name.
+        UserError: an unknown name.
     """
     parts = []
     if clip_global_norm is not None:
@@ -116,9 +118,7 @@ def make_optimizer(
     elif name == "sgd":
         parts.append(optax.sgd(learning_rate, momentum or None, nesterov))
     else:
-        raise ValueError(
-            f"optimizer.name: expected one of {OPTIMIZERS}, found {name!r}"
-        )
+        raise UserError(f"optimizer.name: expected one of {OPTIMIZERS}, found {name!r}")
     return optax.chain(*parts)
 
 
@@ -137,13 +137,13 @@ def from_config(
         The optimiser and its schedule, the latter for logging.
 
     Raises:
-        ValueError: a value out of range, or epochs without their length.
+        UserError: a value out of range, or epochs without their length.
     """
     values = dict(config)
     epochs = tuple(values.pop("boundary_epochs", ()))
     if epochs:
         if not steps_per_epoch:
-            raise ValueError("optimizer.boundary_epochs needs the length of an epoch")
+            raise UserError("optimizer.boundary_epochs needs the length of an epoch")
         values["boundary_steps"] = tuple(
             int(round(epoch * steps_per_epoch)) for epoch in epochs
         )

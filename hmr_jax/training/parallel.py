@@ -15,6 +15,8 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hmr_jax.errors import UserError
+
 AXIS_NAME = "batch"
 """Name of the mapped axis: for the step's sums and for batch normalisation."""
 
@@ -93,7 +95,7 @@ def shard_batch(
         Arrays [devices, B / devices, ...], each device's part on that device.
 
     Raises:
-        ValueError: the batch does not divide among the devices.
+        UserError: the batch does not divide among the devices.
     """
     devices = list(devices or jax.local_devices())
     sharding = NamedSharding(_mesh(devices), PartitionSpec(AXIS_NAME))
@@ -101,7 +103,7 @@ def shard_batch(
     def cut(name, leaf):
         leaf = np.asarray(leaf)
         if leaf.shape[0] % len(devices):
-            raise ValueError(
+            raise UserError(
                 f"batch[{name!r}]: {leaf.shape[0]} samples do not divide among "
                 f"{len(devices)} devices"
             )
@@ -141,11 +143,11 @@ def start_processes(
         process_id: this process's number, from 0.
 
     Raises:
-        ValueError: a coordinator without the two numbers, or they without it.
+        UserError: a coordinator without the two numbers, or they without it.
     """
     if not coordinator:
         if num_processes is not None or process_id is not None:
-            raise ValueError(
+            raise UserError(
                 "coordinator: expected host:port beside the number of processes and "
                 "this process's id, found none"
             )
@@ -155,7 +157,7 @@ def start_processes(
     if coordinator == "auto":
         jax.distributed.initialize()
     elif num_processes is None or process_id is None:
-        raise ValueError(
+        raise UserError(
             f"coordinator {coordinator!r} needs the number of processes and this "
             f"process's id; found {num_processes} and {process_id}"
         )

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
 from hmr_jax.training.writers import read_jsonl
 
@@ -77,14 +78,14 @@ class RunRecord:
         """Compare with the file of the run that is resumed; writes nothing.
 
         Raises:
-            ValueError: seed or data differ and ``allow_other_data`` is False.
+            UserError: seed or data differ and ``allow_other_data`` is False.
         """
         before, record = read_json(self.path), self._content()
         if before is None:
             return
         for name in ("seed", "data_fingerprint"):
             if before.get(name) != record[name] and not self.allow_other_data:
-                raise ValueError(
+                raise UserError(
                     f"{self.path}: this run was started with {name} "
                     f"{before.get(name)!r}, found {record[name]!r} now; use another "
                     "workdir, or set resume_with_other_data=True to go on from its "

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hmr_jax.errors import UserError
 from hmr_jax.training.state import TrainState
 from hmr_jax.training.task import Batch, Task, Terms, collections
 
@@ -58,7 +59,7 @@ def step(
         loss term, ``total`` and the norms of parameters, gradient and update.
 
     Raises:
-        ValueError: the batch does not divide into ``accumulate``, or a weight names a
+        UserError: the batch does not divide into ``accumulate``, or a weight names a
             loss the task does not have.
     """
     rng = jax.random.fold_in(rng, state.step)
@@ -99,7 +100,7 @@ def _split(batch: Batch, parts: int) -> Batch:
 
     def cut(path, leaf):
         if leaf.shape[0] % parts:
-            raise ValueError(
+            raise UserError(
                 f"batch{jax.tree_util.keystr(path)}: {leaf.shape[0]} samples per device"
                 f" do not divide into {parts} micro-batches (accumulate={parts})"
             )
@@ -145,7 +146,7 @@ def _count(state, micro_batches, rng, assets, task) -> dict[str, jax.Array]:
         )
         unknown = sorted(set(task.weights) - set(terms))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"loss weights {unknown} name no loss; the losses are {sorted(terms)}"
             )
         return {name: jnp.asarray(term[1], jnp.float32) for name, term in terms.items()}
