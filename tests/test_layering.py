@@ -74,6 +74,7 @@ def test_data_pipelines_use_the_tables_alone():
                         "hmr_jax.body.unpickle",
                         "hmr_jax.errors",
                         "hmr_jax.files",
+                        "hmr_jax.pictures",
                         "hmr_jax.progress",
                     )
                 ), f"{path}: imports {name}"
