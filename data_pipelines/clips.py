@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import order
+from hmr_jax.errors import UserError
 
 SAMPLINGS = ("random_start", "random_per_cell", "start", "all")
 
@@ -45,22 +46,22 @@ class ClipOptions:
 
     def __post_init__(self):
         if self.sampling not in SAMPLINGS:
-            raise ValueError(
+            raise UserError(
                 f"clips: sampling: expected one of {', '.join(SAMPLINGS)}, "
                 f"found {self.sampling!r}"
             )
         if self.length < 1 or self.pool < self.length:
-            raise ValueError(
+            raise UserError(
                 f"clips: expected 1 <= length <= window, found {self.length} and "
                 f"{self.pool}"
             )
         if self.sampling == "all" and self.pool != self.length:
-            raise ValueError(
+            raise UserError(
                 f"clips: expected length = window to take all frames, found "
                 f"{self.length} and {self.pool}"
             )
         if not 0 <= self.overlap < 1 or self.step < 1:
-            raise ValueError(
+            raise UserError(
                 f"clips: expected 0 <= overlap < 1 and stride >= 1, found "
                 f"{self.overlap} and {self.stride}"
             )
@@ -184,10 +185,10 @@ def uniforms(key: np.ndarray, length: int, count: int, shared: int) -> np.ndarra
         float32 [B * T, count] in (0, 1).
 
     Raises:
-        ValueError: more shared numbers than there are.
+        UserError: more shared numbers than there are.
     """
     if not 0 <= shared <= count:
-        raise ValueError(
+        raise UserError(
             f"expected num_clip_uniforms of 0 to {count} (num_uniforms), found {shared}"
         )
     together = np.repeat(order.uniforms(key, shared), length, axis=0)

@@ -10,6 +10,8 @@ import functools
 
 import numpy as np
 
+from hmr_jax.errors import UserError
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MANTISSA_BITS = 23
 
@@ -115,21 +117,21 @@ class Order:
 
     def __post_init__(self):
         if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(
+            raise UserError(
                 f"expected sources of one record or more, found sizes {self.sizes}"
             )
         rules = {"weights": self.weights, "groups": self.groups, "caps": self.caps}
         given = {name: rule for name, rule in rules.items() if rule is not None}
         if len(given) > 1:
-            raise ValueError(f"expected one rule for epochs, found {', '.join(given)}")
+            raise UserError(f"expected one rule for epochs, found {', '.join(given)}")
         for name, rule in given.items():
             if len(rule) != len(self.sizes):
-                raise ValueError(
+                raise UserError(
                     f"expected {len(self.sizes)} {name}, one per source, "
                     f"found {len(rule)}"
                 )
             if not self.shuffle:
-                raise ValueError(f"expected shuffle=True with {name}, found False")
+                raise UserError(f"expected shuffle=True with {name}, found False")
         self._check_values()
 
     def _check_values(self) -> None:
@@ -137,13 +139,13 @@ class Order:
         if weights is not None and (
             min(weights) < 0 or not 0 < sum(weights) < float("inf")
         ):
-            raise ValueError(
+            raise UserError(
                 f"expected weights >= 0 with a positive sum, found {weights}"
             )
         if groups is not None and set(groups) != set(range(max(groups) + 1)):
-            raise ValueError(f"expected groups numbered 0, 1, ..., found {groups}")
+            raise UserError(f"expected groups numbered 0, 1, ..., found {groups}")
         if self.caps is not None and any(c is not None and c < 1 for c in self.caps):
-            raise ValueError(f"expected caps of 1 or more, or None, found {self.caps}")
+            raise UserError(f"expected caps of 1 or more, or None, found {self.caps}")
 
     @property
     def rule(self) -> dict[str, list | None]:

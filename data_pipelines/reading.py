@@ -18,6 +18,7 @@ import tensorflow as tf
 from data_pipelines import clips as clip_windows
 from data_pipelines import lookup, order, records, schema
 from data_pipelines.schema import RecordError
+from hmr_jax.errors import UserError
 
 # AutoGraph's rewriting of mapped functions takes seconds; none of ours needs it.
 _as_written = tf.autograph.experimental.do_not_convert
@@ -130,12 +131,12 @@ class RecordIterator(Iterator[Batch]):
             state: from ``state``, in this or another process.
 
         Raises:
-            ValueError: the state belongs to other records, another seed or another
+            UserError: the state belongs to other records, another seed or another
                 batch size; naming both.
         """
         for key, expected in self._lookup.identity().items():
             if state.get(key) != expected:
-                raise ValueError(
+                raise UserError(
                     f"data position: {key}: expected {expected!r}, "
                     f"found {state.get(key)!r}"
                 )
@@ -345,11 +346,11 @@ def make_dataset(
             not as expected, or fewer records than one batch.
     """
     if not 0 <= process_index < process_count:
-        raise ValueError(
+        raise UserError(
             f"expected process_index in 0..{process_count - 1}, found {process_index}"
         )
     if batch_size < 1:
-        raise ValueError(f"expected batch_size >= 1, found {batch_size}")
+        raise UserError(f"expected batch_size >= 1, found {batch_size}")
     _hide_accelerators()
     if isinstance(sources, str | os.PathLike):
         sources = [sources]

@@ -77,7 +77,20 @@ def is_dir(path: str) -> bool:
 
 def size(path: str) -> int:
     """Bytes of a file."""
-    return _gfile().stat(path).length
+    return os.stat(path).st_size if is_local(path) else _gfile().stat(path).length
+
+
+def size_and_change(path: str) -> tuple[int, int | None]:
+    """Bytes of a file and, of a local one, the time of its last change (ns)."""
+    if is_local(path):
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    return size(path), None
+
+
+def glob(pattern: str) -> list[str]:
+    """Paths that match a pattern, in no order."""
+    return _gfile().glob(pattern)
 
 
 def names(folder: str) -> list[str]:
@@ -93,6 +106,12 @@ def walk(folder: str) -> Iterator[str]:
         yield found.rstrip("/")
 
 
+def files_below(folder: str) -> Iterator[str]:
+    """Every file in a folder and its subfolders, in no order."""
+    for found, _, files in _gfile().walk(folder):
+        yield from (join(found.rstrip("/"), file) for file in files)
+
+
 def make_dir(path: str) -> None:
     """Make a folder and its parents where they are missing."""
     with reported(path):
@@ -103,6 +122,13 @@ def read_bytes(path: str) -> bytes:
     """The content of a file."""
     with _gfile().GFile(path, "rb") as file:
         return file.read()
+
+
+def read_chunks(path: str, size: int) -> Iterator[bytes]:
+    """The content of a file, some bytes at a time."""
+    with _gfile().GFile(path, "rb") as file:
+        while chunk := file.read(size):
+            yield chunk
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write to a temporary name, then rename."""
+"""Files that are either whole or absent, and files that are no data."""
 
 import contextlib
 import os
@@ -6,6 +6,18 @@ import pathlib
 import shutil
 import uuid
 from collections.abc import Iterator
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no data.
+
+    Files that begin with a dot are what systems leave in folders of data: ``._a.jpg``
+    (what macOS keeps beside ``a.jpg``), ``.DS_Store``, ``.ipynb_checkpoints``.
+
+    Args:
+        name: without its folder.
+    """
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
 def _temporary_sibling(path: pathlib.Path) -> pathlib.Path:

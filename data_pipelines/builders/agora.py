@@ -11,6 +11,7 @@ from data_pipelines.builders.indexed import Entry
 from data_pipelines.builders.mpi_inf_3dhp_files import fitted_camera
 from data_pipelines.builders.pandas_frames import read_frame
 from data_pipelines.schema import FieldSpec, Record
+from hmr_jax.errors import UserError
 
 _SPLITS = ("train", "validation")
 _BODY_JOINTS = {"smpl": (45, 24), "smplx": (127, 22)}
@@ -66,27 +67,20 @@ class Agora(indexed.IndexedSource):
         valid_only: bool = True,
     ):
         if fit not in _BODY_JOINTS:
-            raise ValueError(f"fit: expected one of {tuple(_BODY_JOINTS)}, got {fit!r}")
-        super().__init__(
-            raw,
-            fit=fit,
-            tables=tables,
-            images=images,
-            joints_width_px=joints_width_px,
-            valid_only=valid_only,
-        )
+            raise UserError(f"fit: expected one of {tuple(_BODY_JOINTS)}, got {fit!r}")
+        super().__init__(raw)
         self._held: tuple[str, dict[str, Any]] = ("", {})
 
     def splits(self) -> Sequence[str]:
         """Those of train and validation whose tables are there."""
         found = tuple(s for s in _SPLITS if self._tables(s))
         if not found:
-            place = self.path(self.options["tables"])
+            place = self.path(self.arguments["tables"])
             raise self.wrong(place, "tables {train,validation}*_withj2d.pkl", "none")
         return found
 
     def _tables(self, split: str) -> list[str]:
-        return self.glob(self.options["tables"], f"{split}*_withj2d.pkl")
+        return self.glob(split, self.arguments["tables"], f"{split}*_withj2d.pkl")
 
     def _table(self, path: str) -> dict[str, Any]:
         """A table's columns; the last one is held."""
@@ -115,7 +109,11 @@ class Agora(indexed.IndexedSource):
         self, split: str, path: str, row: int, person: int, stem: str
     ) -> np.ndarray | None:
         valid = self._table(path).get("isValid")
-        if self.options["valid_only"] and valid is not None and not valid[row][person]:
+        if (
+            self.arguments["valid_only"]
+            and valid is not None
+            and not valid[row][person]
+        ):
             self.drop(split, "invalid by the table")
             return None
         size = self.image_size(self._image(split, stem))
@@ -128,16 +126,16 @@ class Agora(indexed.IndexedSource):
         return box
 
     def _scale(self, width: int) -> float:
-        return width / self.options["joints_width_px"]
+        return width / self.arguments["joints_width_px"]
 
     def _image(self, split: str, stem: str) -> str:
-        folder = self.path(self.options["images"].format(split=split))
+        folder = self.path(self.arguments["images"].format(split=split))
         small = raw.join(folder, f"{stem}_1280x720.png")
         return small if self.exists(small) else raw.join(folder, f"{stem}.png")
 
     def _joints(self, path: str, row: int, person: int, name: str) -> np.ndarray:
         """SMPL's joints of a person, [24, C] or [22, C]."""
-        number, kept = _BODY_JOINTS[self.options["fit"]]
+        number, kept = _BODY_JOINTS[self.arguments["fit"]]
         size = 2 if name == "gt_joints_2d" else 3
         value = self._table(path)[name][row][person]
         where = f"{path}: row {row}: {name}[{person}]"

@@ -21,6 +21,7 @@ from absl import logging
 from data_pipelines import indexing, records, schema, storage
 from data_pipelines.builders import (
     beam,
+    inputs,
     report,
     resuming,
     shards,
@@ -31,6 +32,8 @@ from data_pipelines.builders.shards import Part, Shard
 from data_pipelines.builders.source import Factory, RecordSource
 from hmr_jax.errors import MissingPackageError
 from hmr_jax.progress import bar as progress_bar
+
+_MOST_LINES = 8
 
 
 def describe(source: RecordSource) -> dict[str, Any]:
@@ -72,24 +75,55 @@ def _differences(expected: dict, found: dict, prefix: str = "") -> list[str]:
     return lines
 
 
-def _already_built(path: str, source: RecordSource) -> bool:
+def _is_there(path: str) -> bool:
     marker = path if storage.is_local(path) else storage.join(path, indexing.MANIFEST)
-    if not storage.exists(marker):
-        return False
+    return storage.exists(marker)
+
+
+def _check_up_to_date(path: str, source: RecordSource) -> None:
+    """Refuse records that the source would not make as they are."""
     directory = records.open_directory(path)
     expected = describe(source)
     found = {key: directory.manifest.get(key) for key in expected}
+    notes = inputs.read(path)
+    if notes is None:
+        logging.warning(
+            "%s: was built by an earlier version, which did not note its files; "
+            "whether they have changed since is not known",
+            path,
+        )
+        # That version wrote its options down in another way.
+        known = found["config"] or {}
+        expected["config"] = {
+            key: value for key, value in expected["config"].items() if key in known
+        }
+        found["config"] = {key: known[key] for key in expected["config"]}
     differences = _differences(expected, found)
     if directory.spec != source.spec:
         differences.append(f"spec: expected {source.spec}, found {directory.spec}")
+    differences = differences or list(source.inputs.differences(notes or {}))
     if differences:
         raise schema.RecordError(
-            f"{path}: holds records of another configuration ({'; '.join(differences)})"
-            "; remove it or choose another data_dir"
+            f"{path}: holds records of other options or files "
+            f"({_shortened(differences)}); build it anew with --rebuild "
+            "(rebuild=True), or choose another folder"
         )
     for name in directory.manifest["splits"]:
         directory.split(name)
-    return True
+
+
+def _shortened(lines: Sequence[str]) -> str:
+    more = len(lines) - _MOST_LINES
+    return "; ".join(lines[:_MOST_LINES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _put_into_place(working: str, path: str) -> None:
+    """Rename a finished local directory; the one it replaces goes afterwards."""
+    old = f"{working}.replaced"
+    if storage.exists(path):
+        storage.move(path, old)
+    storage.move(working, path)
+    storage.remove_tree(old)
 
 
 def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Shard]:
@@ -150,7 +184,9 @@ class _Run:
         source, facts = self.source, describe(self.source)
         planned, content = resuming.make_plan(source, facts, num_shards)
         resuming.prepare(self.working, content)
-        ledger = resuming.Ledger(source.name, self.working, planned, self.skip_bad)
+        ledger = resuming.Ledger(
+            source.name, self.working, planned, self.skip_bad, source.inputs
+        )
         todo = [shard for shard in planned if shard.file not in ledger.parts]
         total, left = (sum(len(s.keys) for s in part) for part in (planned, todo))
         if left < total:
@@ -184,6 +220,9 @@ class _Run:
         report.write(self.working, content)
         for line in report.surprises(content):
             logging.warning("%s", line)
+        of_parts = [part.inputs for found in parts.values() for part in found]
+        notes = inputs.merged([self.source.inputs.notes(), *of_parts])
+        inputs.write(self.working, notes)
         indexing.write_index(self.working, index, self.source.spec, facts)
 
 
@@ -197,12 +236,14 @@ def build(
     beam_runner: Any = None,
     beam_options: Any = None,
     progress: bool = True,
+    rebuild: bool = False,
 ) -> storage.Location:
     """Convert a dataset to records.
 
     An interrupted conversion leaves no readable directory; started again, it keeps the
-    shards that were finished. One that was done with the same configuration returns at
-    once.
+    shards that were finished, but for those whose files have changed. One that was done
+    with the same options and of the same files (``data_pipelines.builders.inputs`` says
+    what is compared) returns at once; of other ones it is refused.
 
     Args:
         factory: opens the ``RecordSource``; picklable where there are workers or Beam.
@@ -214,13 +255,15 @@ def build(
         beam_runner: name of a Beam runner (``DirectRunner``, ...) to convert on Beam.
         beam_options: Beam's pipeline options.
         progress: show a bar with the rate and the time left.
+        rebuild: convert again what was done before. A local directory is replaced when
+            the new one is whole; a remote one is gone from the start.
 
     Returns:
         The directory of records.
 
     Raises:
         RecordError: more bad records than allowed, or the directory exists with
-            another configuration; naming both.
+            other options or of other files; naming them.
     """
     run_on_beam = beam_runner is not None or beam_options is not None
     if run_on_beam and not beam.is_installed():
@@ -241,11 +284,14 @@ def build(
         factory, source, working, num_workers, skip_bad, beam_runner, beam_options
     )
     with _sole_builder(parent):
-        if _already_built(path, source):
+        if _is_there(path) and not rebuild:
+            _check_up_to_date(path, source)
             logging.info("%s: already built, nothing to do", path)
         else:
+            if working == path and _is_there(path):
+                storage.remove_tree(path)
             run.convert(num_shards, progress)
             if working != path:
-                storage.move(working, path)
+                _put_into_place(working, path)
         storage.remove_tree(storage.join(path, shards.PARTS))
     return storage.location(path)

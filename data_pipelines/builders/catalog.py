@@ -3,6 +3,7 @@
 import importlib
 
 from data_pipelines.builders.raw import RawSource
+from hmr_jax.errors import UserError
 
 _PLACE = "data_pipelines.builders"
 CATALOG = {
@@ -46,9 +47,9 @@ def load(name: str) -> type[RawSource]:
         Made with the raw folder and the dataset's options.
 
     Raises:
-        ValueError: no such dataset.
+        UserError: no such dataset.
     """
     if name not in CATALOG:
-        raise ValueError(f"dataset: expected one of {', '.join(CATALOG)}, got {name!r}")
+        raise UserError(f"dataset: expected one of {', '.join(CATALOG)}, got {name!r}")
     module, found = CATALOG[name].split(":")
     return getattr(importlib.import_module(f"{_PLACE}.{module}"), found)

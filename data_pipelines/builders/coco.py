@@ -9,6 +9,7 @@ from data_pipelines import schema
 from data_pipelines.builders import extra_fields, indexed, raw
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import Record
+from hmr_jax.errors import UserError
 
 _RULES = ("labelled", "all", "ikol", "i2l", "pose_hg")
 _LEFT_HIP, _RIGHT_HIP = 11, 12
@@ -63,10 +64,8 @@ class Coco(indexed.IndexedSource):
         year: int = 2017,
     ):
         if people not in _RULES:
-            raise ValueError(f"people: expected one of {_RULES}, got {people!r}")
-        super().__init__(
-            raw, people=people, fits=fits, pelvis=pelvis, rootnet=rootnet, year=year
-        )
+            raise UserError(f"people: expected one of {_RULES}, got {people!r}")
+        super().__init__(raw)
         self._people, self._with_pelvis, self._rootnet = people, pelvis, rootnet
         self._year = year
         self._with_fits = fits

@@ -9,6 +9,7 @@ from data_pipelines import schema
 from data_pipelines.builders import mpii_joints
 from data_pipelines.builders.raw import RawSource, box_of_centre
 from data_pipelines.builders.video_fields import flags
+from hmr_jax.errors import UserError
 
 _PARTS = (1, 2, 3, 4, 5, 6, 7, 10, 13, 14, 17)
 """FLIC's numbers, from 1, of the joints of ``flic_11``."""
@@ -63,7 +64,7 @@ class FlicFull(RawSource):
     ):
         super().__init__(raw)
         if joint_set not in ("flic_11", "mpii_16"):
-            raise ValueError(f"joint_set: expected flic_11 or mpii_16, got {joint_set}")
+            raise UserError(f"joint_set: expected flic_11 or mpii_16, got {joint_set}")
         self.joint_set = "mpii_16" if published_parts else joint_set
         self.published_parts = published_parts
         self.published_box = published_box
@@ -76,14 +77,6 @@ class FlicFull(RawSource):
     def splits(self) -> Sequence[str]:
         """The people marked for training and for testing."""
         return ("train", "test")
-
-    def config(self) -> dict[str, Any]:
-        """The options."""
-        return {
-            "joint_set": self.joint_set,
-            "published_parts": self.published_parts,
-            "published_box": self.published_box,
-        }
 
     def _all(self) -> np.ndarray:
         if self._examples is None:

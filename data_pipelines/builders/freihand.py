@@ -10,6 +10,7 @@ from data_pipelines import schema
 from data_pipelines.builders import extra_fields, indexed, raw, rest_root, rigid
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import FieldSpec, Record
+from hmr_jax.errors import UserError
 
 _LAYOUTS = ("published", "i2l")
 _NAMES = {"train": "training", "eval": "evaluation"}
@@ -48,6 +49,7 @@ class FreiHand(indexed.IndexedSource):
     """
 
     name = "freihand"
+    file_options = ("mano_model",)
     description = "FreiHAND: right hands with 21 joints and MANO parameters."
     citation = "Zimmermann et al., FreiHAND, ICCV 2019"
     needs = (
@@ -85,9 +87,9 @@ class FreiHand(indexed.IndexedSource):
         mano_model: str = "",
     ):
         if layout not in _LAYOUTS:
-            raise ValueError(f"layout: expected one of {_LAYOUTS}, got {layout!r}")
+            raise UserError(f"layout: expected one of {_LAYOUTS}, got {layout!r}")
         if backgrounds not in (1, 2, 3, 4):
-            raise ValueError(f"backgrounds: expected 1 to 4, got {backgrounds!r}")
+            raise UserError(f"backgrounds: expected 1 to 4, got {backgrounds!r}")
         of_other = {"rootnet": rootnet}
         if layout == "i2l":
             changed = backgrounds != 4
@@ -97,16 +99,9 @@ class FreiHand(indexed.IndexedSource):
                 "mano_model": bool(mano_model),
             }
         if unused := [name for name, given in of_other.items() if given]:
-            raise ValueError(f"{unused[0]}: not an option of the layout {layout}")
-        super().__init__(
-            raw,
-            layout=layout,
-            backgrounds=backgrounds,
-            masks=masks,
-            rootnet=rootnet,
-        )
+            raise UserError(f"{unused[0]}: not an option of the layout {layout}")
+        super().__init__(raw)
         self._rest = rest_root.RestRoot(self, mano_model) if mano_model else None
-        self.options["body"] = self._rest.digest if self._rest is not None else ""
         self._published = layout == "published"
         self._rootnet, self._masks, self._backgrounds = rootnet, masks, backgrounds
         self._lists: dict[str, Any] = {}

@@ -62,10 +62,6 @@ class H36mFang(RawSource):
         """Subjects 1, 5, 6, 7, 8; subjects 9 and 11."""
         return tuple(_SUBJECTS)
 
-    def config(self) -> dict[str, Any]:
-        """The sampling."""
-        return {"every": self.every}
-
     def _clips(self, split: str) -> list[str]:
         """Folders of a split in the order of subject, action, part and camera."""
         numbers = itertools.product(

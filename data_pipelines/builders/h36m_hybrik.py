@@ -37,6 +37,7 @@ class H36mHybrik(indexed.IndexedSource):
     """
 
     name = "h36m_hybrik"
+    file_options = ("smpl_model",)
     description = "Human3.6M: SMPL fits, SMPL joints, mocap joints and twist labels."
     citation = (
         "Ionescu et al., Human3.6M, TPAMI 2014; annotations: Li et al., HybrIK, "
@@ -56,10 +57,9 @@ class H36mHybrik(indexed.IndexedSource):
     )
 
     def __init__(self, raw: str, *, blocked: bool = False, smpl_model: str = ""):
-        super().__init__(raw, blocked=blocked)
+        super().__init__(raw)
         self._keep_blocked = blocked
         self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
-        self.options["body"] = self._rest.digest if self._rest is not None else ""
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""

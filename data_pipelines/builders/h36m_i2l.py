@@ -38,6 +38,7 @@ class H36mI2l(indexed.IndexedSource):
     """
 
     name = "h36m_i2l"
+    file_options = ("smpl_model",)
     description = (
         "Human3.6M: 17 mocap joints, cameras and SMPL fits, one person per frame, "
         "every 5th (training) and 64th (test) frame."
@@ -78,18 +79,11 @@ class H36mI2l(indexed.IndexedSource):
         test_camera: int = 4,
         smpl_model: str = "",
     ):
-        super().__init__(
-            raw,
-            rootnet=rootnet,
-            train_stride=train_stride,
-            test_stride=test_stride,
-            test_camera=test_camera,
-        )
+        super().__init__(raw)
         self._strides = {"train": train_stride, "test": test_stride}
         self._test_camera = test_camera
         self._rootnet = rootnet
         self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
-        self.options["body"] = self._rest.digest if self._rest is not None else ""
         self._files: dict[int, dict[str, Any]] = {}
 
     def splits(self) -> Sequence[str]:

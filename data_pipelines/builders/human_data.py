@@ -11,6 +11,7 @@ from data_pipelines.builders.human_data_file import HumanDataFile
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import Record
 from hmr_jax.body.joint_sets import get_joint_set
+from hmr_jax.errors import UserError
 
 _GENDERS = {"m": "male", "f": "female", "n": "neutral"}
 _MILLIMETRE_FACTOR = 2000
@@ -60,17 +61,9 @@ class HumanData(indexed.IndexedSource):
         absolute: bool = False,
         millimetres: bool = False,
     ):
-        super().__init__(
-            raw,
-            train=train,
-            test=test,
-            images=images,
-            joint_set=joint_set,
-            absolute=absolute,
-            millimetres=millimetres,
-        )
+        super().__init__(raw)
         if not train and not test:
-            raise ValueError("human_data: expected a file as train or test, got none")
+            raise UserError("human_data: expected a file as train or test, got none")
         self._paths = {k: v for k, v in (("train", train), ("test", test)) if v}
         self._images = images
         self._absolute, self._unit = absolute, 1e-3 if millimetres else 1.0

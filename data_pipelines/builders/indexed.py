@@ -16,6 +16,7 @@ from data_pipelines.builders.raw import RawSource
 from data_pipelines.builders.source import Key
 from data_pipelines.schema import Record
 from hmr_jax.body.joint_sets import JOINT_SETS, get_joint_set
+from hmr_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,17 +39,11 @@ class IndexedSource(RawSource):
 
     Args:
         raw: folder, local or remote, with the files of ``needs``.
-        **options: of the dataset, as JSON values; part of what identifies its records.
     """
 
-    def __init__(self, raw: str, **options: Any):
+    def __init__(self, raw: str):
         super().__init__(raw)
-        self.options = options
         self._entries: dict[str, dict[Key, Any]] = {}
-
-    def config(self) -> dict[str, Any]:
-        """The options; the folder is not part of it."""
-        return dict(self.options)
 
     def entries(self, split: str) -> Iterable[Entry]:
         """The records to be of a split in order; counts what it leaves out."""
@@ -60,7 +55,7 @@ class IndexedSource(RawSource):
 
     def _index(self, split: str) -> dict[Key, Any]:
         if split not in self.splits():
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: split: expected one of {', '.join(self.splits())}, "
                 f"got {split!r}"
             )

@@ -53,10 +53,6 @@ class InstaVariety(RawSource):
         """The two folders."""
         return ("train", "test")
 
-    def config(self) -> dict[str, Any]:
-        """The option."""
-        return {"published_points": self.published_points}
-
     def _clips(self, path: str, first: int = 0) -> Iterator[bytes]:
         """The serialised clips of a file from a number on."""
         import tensorflow as tf
@@ -86,7 +82,7 @@ class InstaVariety(RawSource):
 
     def keys(self, split: str) -> Sequence[str]:
         """File, clip and frame."""
-        files = self.glob(split, "*.tfrecord")
+        files = self.glob(split, split, "*.tfrecord")
         if not files:
             raise self.wrong(self.path(split), "files *.tfrecord", "none")
         keys = []
@@ -98,6 +94,7 @@ class InstaVariety(RawSource):
                 if not frames:
                     self.drop(split, "clip without frames")
                 keys += [f"{stem}/{i:05d}/{k:06d}" for k in range(frames)]
+            self.inputs.note_large_file(path)
         return keys
 
     def _clip_of(self, path: str, number: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from data_pipelines.builders.raw import box_of_centre, with_validity
 from data_pipelines.builders.rigid import axis_angle
 from data_pipelines.builders.video_fields import VALID_FRAME, WEAK_CAMERA, flags
 from hmr_jax.body.joint_sets import map_joints
+from hmr_jax.errors import UserError
 
 _SPLITS = {
     "insta": ("train",),
@@ -57,6 +58,7 @@ class IntDatabase(Database):
     """
 
     name = "int_db"
+    file_options = ("images",)
     kept = ("img_name", *_OPTIONAL)
     spec = schema.RecordSpec(
         joint_set="spin_49", num_joints=49, extras=(WEAK_CAMERA, VALID_FRAME)
@@ -89,7 +91,7 @@ class IntDatabase(Database):
         super().__init__(raw, images=images)
         if dataset not in _SPLITS:
             names = ", ".join(_SPLITS)
-            raise ValueError(f"dataset: expected one of {names}, got {dataset!r}")
+            raise UserError(f"dataset: expected one of {names}, got {dataset!r}")
         self.name = f"int_db_{dataset.replace('-', '_')}"
         self.dataset = dataset
         self.traits = {"has_box": float(dataset != "insta")}
@@ -103,16 +105,6 @@ class IntDatabase(Database):
         wanted = _SPLITS[self.dataset]
         found = tuple(s for s in wanted if self.exists(self.database_path(s)))
         return found or wanted[:1]
-
-    def config(self) -> dict[str, Any]:
-        """The options that change records."""
-        return {
-            "dataset": self.dataset,
-            "rename_3dhp": self.rename_3dhp,
-            "published_fallback": self.published_fallback,
-            "published_points": self.published_points,
-            "published_invalid": self.published_invalid,
-        }
 
     def database_path(self, split: str) -> str:
         """The file of a split."""

@@ -9,6 +9,7 @@ from data_pipelines import schema
 from data_pipelines.builders import mpii_joints
 from data_pipelines.builders.raw import RawSource, box_of_centre
 from data_pipelines.builders.video_fields import flags
+from hmr_jax.errors import UserError
 
 _CITATION = "Johnson and Everingham, "
 
@@ -50,7 +51,7 @@ class Lsp(RawSource):
     ):
         super().__init__(raw)
         if joint_set not in ("lsp_14", "mpii_16"):
-            raise ValueError(f"joint_set: expected lsp_14 or mpii_16, got {joint_set}")
+            raise UserError(f"joint_set: expected lsp_14 or mpii_16, got {joint_set}")
         self.joint_set = joint_set
         self.published_box = published_box
         self.published_means = published_means
@@ -61,14 +62,6 @@ class Lsp(RawSource):
     def splits(self) -> Sequence[str]:
         """The first and the second thousand."""
         return ("train", "val")
-
-    def config(self) -> dict[str, Any]:
-        """The options."""
-        return {
-            "joint_set": self.joint_set,
-            "published_box": self.published_box,
-            "published_means": self.published_means,
-        }
 
     def _read(self, axes: tuple[int, int, int], shape: str) -> np.ndarray:
         """The variable ``joints`` as [N, 14, 3]."""
@@ -173,10 +166,6 @@ class LspExtended(Lsp):
             published_means=published_means,
         )
         self.published_visibility = published_visibility
-
-    def config(self) -> dict[str, Any]:
-        """The options."""
-        return super().config() | {"published_visibility": self.published_visibility}
 
     def splits(self) -> Sequence[str]:
         """All of it is for training."""

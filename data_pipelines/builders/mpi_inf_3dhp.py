@@ -12,6 +12,7 @@ from data_pipelines.builders import mpi_inf_3dhp_files as files
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.builders.video_fields import VALID_FRAME
 from data_pipelines.schema import Record
+from hmr_jax.errors import UserError
 
 _SIDE_PX = 2048
 _TEST = tuple(f"TS{n}" for n in range(1, 7))
@@ -107,17 +108,8 @@ class MpiInf3dhp(indexed.IndexedSource):
         first_frame: int = -1,
     ):
         if rule not in _RULES:
-            raise ValueError(f"rule: expected one of {tuple(_RULES)}, got {rule!r}")
-        super().__init__(
-            raw,
-            rule=rule,
-            stride=stride,
-            valid_only=valid_only,
-            universal=universal,
-            subjects=list(subjects),
-            sequences=list(sequences),
-            first_frame=first_frame,
-        )
+            raise UserError(f"rule: expected one of {tuple(_RULES)}, got {rule!r}")
+        super().__init__(raw)
         self._rule = _RULES[rule]
         self._stride = stride or self._rule.stride
         self._valid_only, self._universal = valid_only, universal
@@ -138,8 +130,8 @@ class MpiInf3dhp(indexed.IndexedSource):
             for name in _TEST:
                 yield from self._test_entries(name)
             return
-        for subject in self.options["subjects"]:
-            for sequence in self.options["sequences"]:
+        for subject in self.arguments["subjects"]:
+            for sequence in self.arguments["sequences"]:
                 for camera in self._rule.cameras:
                     yield from self._train_entries(f"S{subject}/Seq{sequence}", camera)
 
@@ -167,7 +159,7 @@ class MpiInf3dhp(indexed.IndexedSource):
         video = f"video_{camera}"
         parts = (("imageFrames", video), ("imageSequence", video), (video,))
         places = tuple(self.path(folder, *part) for part in parts)
-        images = files.numbered_images(self, places, self._first)
+        images = files.numbered_images(self, "train", places, self._first)
         wanted = list(range(0, len(pixels), self._stride))
         checked = pixels[:, list(self._rule.used)]
         inside = np.all((checked >= 0) & (checked < _SIDE_PX), axis=(1, 2))
@@ -232,7 +224,7 @@ class MpiInf3dhp(indexed.IndexedSource):
     def _test_entries(self, name: str) -> Iterator[Entry]:
         labels = self._test(name)["labels"]
         folder = raw.join(self._test_folder(name), "imageSequence")
-        images = files.numbered_images(self, (folder,), 1)
+        images = files.numbered_images(self, "test", (folder,), 1)
         size = self.image_size(next(iter(images.values())))
         for frame, pixels in enumerate(labels.pixels[:, list(self._rule.used_test)]):
             if self._valid_only and not labels.valid[frame]:

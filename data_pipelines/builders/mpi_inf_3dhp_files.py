@@ -162,12 +162,13 @@ def fitted_camera(
 
 
 def numbered_images(
-    source: RawSource, folders: tuple[str, ...], first: int | None
+    source: RawSource, split: str, folders: tuple[str, ...], first: int | None
 ) -> dict[int, str]:
     """Pictures by 0-based frame number.
 
     Args:
         source: lists the files, and is named in errors.
+        split: among whose dropped things hidden files count.
         folders: where they may be; the first that is there counts.
         first: number of the first frame in the names; None: 0 where a picture has
             that number, else 1.
@@ -179,7 +180,7 @@ def numbered_images(
     if folder is None:
         raise source.wrong(folders[0], "a folder of extracted frames", "none")
     paths = {}
-    for path in source.glob(folder.removeprefix(source.raw).strip("/"), "*"):
+    for path in source.glob(split, folder.removeprefix(source.raw).strip("/"), "*"):
         match = _DIGITS.search(path)
         if match:
             paths[int(match[1])] = path

@@ -50,10 +50,6 @@ class Mpii(RawSource):
         """The two parts with labels."""
         return ("train", "val")
 
-    def config(self) -> dict[str, Any]:
-        """The options."""
-        return {"published_joints": self.published_joints}
-
     def _file(self, split: str) -> str:
         names = ("valid.json", "val.json") if split == "val" else (f"{split}.json",)
         paths = [self.path("annot", name) for name in names]

@@ -10,6 +10,7 @@ from data_pipelines.builders import indexed, raw
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import Record
 from hmr_jax.body.joint_sets import JOINT_SETS
+from hmr_jax.errors import UserError
 
 _PEOPLE = ("nearest", "all")
 _PELVIS = JOINT_SETS["muco_21"].index("pelvis_extra")
@@ -44,8 +45,8 @@ class Muco3dhp(indexed.IndexedSource):
 
     def __init__(self, raw: str, *, people: str = "nearest"):
         if people not in _PEOPLE:
-            raise ValueError(f"people: expected one of {_PEOPLE}, got {people!r}")
-        super().__init__(raw, people=people)
+            raise UserError(f"people: expected one of {_PEOPLE}, got {people!r}")
+        super().__init__(raw)
         self._people = people
         self._fits: dict[str, Any] | None = None
 

@@ -10,6 +10,7 @@ from data_pipelines.builders import mpii_joints
 from data_pipelines.builders.mpii_joints import MPII
 from data_pipelines.builders.raw import RawSource, box_of_centre, with_validity
 from data_pipelines.builders.video_fields import DEPTH_PX, flags
+from hmr_jax.errors import UserError
 
 _SET = "occlusion_person_15"
 _FILES = {"train": "unrealcv_train.pkl", "val": "unrealcv_validation.pkl"}
@@ -55,7 +56,7 @@ class OcclusionPerson(RawSource):
     ):
         super().__init__(raw)
         if joint_set not in (_SET, "mpii_16"):
-            raise ValueError(f"joint_set: expected {_SET} or mpii_16, got {joint_set}")
+            raise UserError(f"joint_set: expected {_SET} or mpii_16, got {joint_set}")
         self.joint_set = joint_set
         self.published_head = published_head
         self.published_pairing = published_pairing
@@ -68,14 +69,6 @@ class OcclusionPerson(RawSource):
     def splits(self) -> Sequence[str]:
         """The two files."""
         return tuple(_FILES)
-
-    def config(self) -> dict[str, Any]:
-        """The options."""
-        return {
-            "joint_set": self.joint_set,
-            "published_head": self.published_head,
-            "published_pairing": self.published_pairing,
-        }
 
     def _views(self, split: str) -> list[dict[str, Any]]:
         if split not in self._lists:

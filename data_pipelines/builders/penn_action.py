@@ -10,6 +10,7 @@ from data_pipelines import schema
 from data_pipelines.builders.raw import RawSource, box_of_centre, box_of_points
 from data_pipelines.builders.video_fields import flags
 from hmr_jax.body.joint_sets import get_joint_set
+from hmr_jax.errors import UserError
 
 _VARIABLES = ("x", "y", "visibility", "bbox", "train")
 _READ_AS = (
@@ -52,7 +53,7 @@ class PennAction(RawSource):
     def __init__(self, raw: str, *, box: str = "joints", published_order: bool = False):
         super().__init__(raw)
         if box not in ("joints", "annotated"):
-            raise ValueError(f"box: expected joints or annotated, got {box!r}")
+            raise UserError(f"box: expected joints or annotated, got {box!r}")
         self.box = box
         self.published_order = published_order
         self._videos: dict[str, dict[str, np.ndarray]] = {}
@@ -60,10 +61,6 @@ class PennAction(RawSource):
     def splits(self) -> Sequence[str]:
         """The videos marked for training, and the others."""
         return ("train", "test")
-
-    def config(self) -> dict[str, Any]:
-        """The options."""
-        return {"box": self.box, "published_order": self.published_order}
 
     def _video(self, name: str) -> dict[str, np.ndarray]:
         """Labels of a video over its frames."""
@@ -86,7 +83,7 @@ class PennAction(RawSource):
     def keys(self, split: str) -> Sequence[str]:
         """Video and frame number from 1."""
         pattern = re.compile(r"/(\d+)\.mat$")
-        files = self.glob("labels", "*.mat")
+        files = self.glob(split, "labels", "*.mat")
         names = [m[1] for m in map(pattern.search, files) if m]
         if not names:
             path = self.path("labels")

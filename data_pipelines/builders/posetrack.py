@@ -9,6 +9,7 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.builders.raw import RawSource, box_of_centre
 from data_pipelines.builders.video_fields import flags
+from hmr_jax.errors import UserError
 
 _LISTS = ("images", "annotations")
 
@@ -44,7 +45,7 @@ class PoseTrack(RawSource):
     def __init__(self, raw: str, *, min_frames: int = 8, box: str = "square"):
         super().__init__(raw)
         if box not in ("square", "annotated"):
-            raise ValueError(f"box: expected square or annotated, got {box!r}")
+            raise UserError(f"box: expected square or annotated, got {box!r}")
         self.min_frames = min_frames
         self.box = box
         self._people: dict[str, dict[str, tuple[dict, dict]]] = {}
@@ -52,10 +53,6 @@ class PoseTrack(RawSource):
     def splits(self) -> Sequence[str]:
         """The two parts with labels."""
         return ("train", "val")
-
-    def config(self) -> dict[str, Any]:
-        """The options."""
-        return {"min_frames": self.min_frames, "box": self.box}
 
     def _tracks(self, split: str, path: str) -> list[list[tuple[dict, dict]]]:
         """The tracks of a video, each a list of images and annotations in time."""
@@ -91,9 +88,10 @@ class PoseTrack(RawSource):
 
     def _all(self, split: str) -> dict[str, tuple[dict, dict]]:
         if split not in self._people:
-            files = self.glob("posetrack_data", "annotations", split, "*.json")
+            place = ("posetrack_data", "annotations", split)
+            files = self.glob(split, *place, "*.json")
             if not files:
-                path = self.path("posetrack_data", "annotations", split)
+                path = self.path(*place)
                 raise self.wrong(path, "JSON files, one a video", "none")
             people = {}
             for path in files:

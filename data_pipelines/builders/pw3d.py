@@ -9,6 +9,7 @@ from data_pipelines import schema
 from data_pipelines.builders import indexed, raw, rigid, smooth_boxes
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import FieldSpec, Record
+from hmr_jax.errors import UserError
 
 _SPLITS = ("train", "validation", "test")
 _BOXES = ("joints", "smooth", "smooth_published")
@@ -65,8 +66,8 @@ class Pw3d(indexed.IndexedSource):
 
     def __init__(self, raw: str, *, boxes: str = "joints"):
         if boxes not in _BOXES:
-            raise ValueError(f"boxes: expected one of {_BOXES}, got {boxes!r}")
-        super().__init__(raw, boxes=boxes)
+            raise UserError(f"boxes: expected one of {_BOXES}, got {boxes!r}")
+        super().__init__(raw)
         self._boxes = boxes
         self._held: tuple[str, dict[str, Any]] = ("", {})
 
@@ -84,7 +85,7 @@ class Pw3d(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """Sequences by name, their people, and the frames of each."""
-        paths = self.glob("sequenceFiles", split, "*.pkl")
+        paths = self.glob(split, "sequenceFiles", split, "*.pkl")
         if not paths:
             path = self.path("sequenceFiles", split)
             raise self.wrong(path, "sequence files (*.pkl)", "none")

@@ -11,6 +11,7 @@ from data_pipelines.builders.posed_body import PosedBody
 from data_pipelines.builders.raw import RawSource, pinhole
 from data_pipelines.builders.rigid import project, rotated_root, transform
 from data_pipelines.builders.video_fields import flags
+from hmr_jax.errors import UserError
 
 CROP_PX = 512
 CROP_SCALE = 1.2
@@ -47,6 +48,7 @@ class Pw3dHierprob(RawSource):
     """
 
     name = "pw3d_hierprob"
+    file_options = ("body",)
     spec = schema.RecordSpec(joint_set="coco_17", num_joints=17, extras=(_SOURCE_BOX,))
     description = "3DPW's test frames cropped about each person's posed body."
     citation = (
@@ -65,9 +67,9 @@ class Pw3dHierprob(RawSource):
     def __init__(self, raw: str, *, layout: str = "prepared", body: str = ""):
         super().__init__(raw)
         if layout not in ("prepared", "sequences"):
-            raise ValueError(f"layout: expected prepared or sequences, got {layout!r}")
+            raise UserError(f"layout: expected prepared or sequences, got {layout!r}")
         if layout == "sequences" and not body:
-            raise ValueError("body: expected a folder of SMPL files for sequences")
+            raise UserError("body: expected a folder of SMPL files for sequences")
         self.layout = layout
         self.body = body
         self._arrays: dict[str, Any] = {}
@@ -78,16 +80,12 @@ class Pw3dHierprob(RawSource):
         """The paper only tests on it."""
         return ("test",)
 
-    def config(self) -> dict[str, Any]:
-        """The layout."""
-        return {"layout": self.layout}
-
     def keys(self, split: str) -> Sequence[str]:
         """Names of the crops without ``.png``."""
         if self.layout == "prepared":
             names = self._prepared()["imgname"]
             return [str(name).removesuffix(".png") for name in names]
-        files = self.glob("sequenceFiles", split, "*.pkl")
+        files = self.glob(split, "sequenceFiles", split, "*.pkl")
         if not files:
             path = self.path("sequenceFiles", split)
             raise self.wrong(path, "sequence files *.pkl", "none")

@@ -49,7 +49,7 @@ class Pw3dI2l(indexed.IndexedSource):
     )
 
     def __init__(self, raw: str, *, rootnet: bool = False):
-        super().__init__(raw, rootnet=rootnet)
+        super().__init__(raw)
         self._rootnet = rootnet
 
     def _file(self, split: str) -> str:

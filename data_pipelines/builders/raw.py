@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
+from data_pipelines import schema, storage
+from data_pipelines.builders.inputs import list_data
 from data_pipelines.builders.source import RecordSource
 from data_pipelines.schema import RecordError
 from hmr_jax.body import unpickle
@@ -55,7 +56,7 @@ class RawSource(RecordSource):
     def __init__(self, raw: str):
         self.raw = str(raw)
         self.dropped: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._sizes_read: dict[str, int] = {}
+        self._hidden: dict[str, set[str]] = {}
 
     def drop(self, split: str, reason: str, number: int = 1) -> None:
         """Count persons or frames of the raw data that become no record."""
@@ -77,18 +78,35 @@ class RawSource(RecordSource):
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
-        return _gfile().exists(path)
+        there = storage.exists(path)
+        self.inputs.note_presence(path, there)
+        return there
 
-    def glob(self, *parts: str) -> list[str]:
-        """Paths below the raw folder that match a pattern, sorted."""
-        return sorted(_gfile().glob(self.path(*parts)))
+    def glob(self, split: str, *parts: str) -> list[str]:
+        """Paths below the raw folder that match a pattern, sorted.
 
-    def read_bytes(self, path: str, expected: str = "a file") -> bytes:
+        Args:
+            split: among whose dropped things hidden files count (``files.is_hidden``).
+            parts: of the pattern.
+        """
+        pattern = self.path(*parts)
+        shown, hidden = list_data(pattern)
+        self.inputs.note_listing(pattern, shown)
+        if hidden:
+            seen = self._hidden.setdefault(split, set())
+            seen.update(hidden)
+            self.dropped[split, "hidden file, no data"] = len(seen)
+        return shown
+
+    def read_bytes(
+        self, path: str, expected: str = "a file", *, is_label: bool = True
+    ) -> bytes:
         """The content of a file.
 
         Args:
             path: of the file.
             expected: what it is, for the error.
+            is_label: no picture and no video, of which there are many.
 
         Raises:
             RecordError: it is not there or cannot be read.
@@ -97,17 +115,17 @@ class RawSource(RecordSource):
 
         try:
             with tf.io.gfile.GFile(path, "rb") as file:
-                return file.read()
+                data = file.read()
         except tf.errors.NotFoundError as error:
             raise self.wrong(path, expected, "no such file") from error
         except tf.errors.OpError as error:
             raise self.wrong(path, expected, error.message) from error
+        note = self.inputs.note_label if is_label else self.inputs.note_picture
+        note(path, data)
+        return data
 
     def _parse(self, path: str, expected: str, parse: Callable[[bytes], Any]) -> Any:
         data = self.read_bytes(path, expected)
-        below = self.path("")
-        if path.startswith(below):
-            self._sizes_read[path.removeprefix(below)] = len(data)
         errors = (
             ValueError,
             OSError,
@@ -126,10 +144,6 @@ class RawSource(RecordSource):
         except errors as error:
             found = f"{len(data)} bytes that cannot be read as one ({error})"
             raise self.wrong(path, expected, found) from error
-
-    def files_read(self) -> dict[str, int]:
-        """Size in bytes of the annotation files read so far, by path below ``raw``."""
-        return dict(self._sizes_read)
 
     def read_json(self, path: str) -> Any:
         """The content of a JSON file."""
@@ -211,7 +225,7 @@ class RawSource(RecordSource):
             UnreadableImageError: it is missing or no image.
         """
         try:
-            data = self.read_bytes(path, "an image")
+            data = self.read_bytes(path, "an image", is_label=False)
         except RecordError as error:
             raise UnreadableImageError(str(error)) from error
         return self.image_fields(data, path)
@@ -247,6 +261,7 @@ class RawSource(RecordSource):
             try:
                 with tf.io.gfile.GFile(path, "rb") as file, Image.open(file) as image:
                     self._sizes[path] = image.size
+                self.inputs.note_picture(path, None)
             except (tf.errors.OpError, OSError, SyntaxError) as error:
                 raise UnreadableImageError(
                     str(self.wrong(path, "an image", error))
@@ -262,12 +277,6 @@ def _of_8_bits(image: Any) -> Any:
         return image
     scaled = np.rint(np.asarray(image, np.float64) / 257)
     return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
-
-
-def _gfile():
-    import tensorflow as tf
-
-    return tf.io.gfile
 
 
 def box_of_points(points_px: np.ndarray, growth: float = 1.0) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Joints of a body model, where labels need them and the file is at hand."""
 
-import hashlib
-
 import numpy as np
 
 from data_pipelines.builders import rigid
@@ -17,9 +15,6 @@ class RestRoot:
         path: the body model, .pkl or .npz, with ``v_template``, ``shapedirs`` and
             ``J_regressor``.
 
-    Attributes:
-        digest: of these arrays, short; ``""`` stands for no body in a configuration.
-
     Raises:
         RecordError: the file is missing or lacks one of them.
     """
@@ -31,10 +26,6 @@ class RestRoot:
         regressor = np.asarray(content["J_regressor"], np.float64)
         directions = np.asarray(content["shapedirs"], np.float64)[..., :10]
         template = np.asarray(content["v_template"], np.float64)
-        found = hashlib.sha256()
-        for array in (regressor, template, directions):
-            found.update(np.ascontiguousarray(array).tobytes())
-        self.digest = found.hexdigest()[:16]
         self._template = regressor @ template
         self._directions = np.einsum("jv,vcb->jcb", regressor, directions)
 

@@ -9,6 +9,7 @@ from absl import logging
 
 from data_pipelines import records, schema, storage
 from data_pipelines.builders import shards
+from data_pipelines.builders.inputs import Inputs, merged
 from data_pipelines.builders.shards import Part, Shard
 from data_pipelines.builders.source import RecordSource
 
@@ -48,8 +49,8 @@ def make_plan(
         "spec": dataclasses.asdict(source.spec),
         "source": source_facts,
         "shards": shards.identity(planned),
-        # Labels that change between two starts are most likely of another size.
-        "files": source.files_read(),
+        # Pictures are compared shard by shard.
+        "inputs": source.inputs.notes() | {"pictures": {}},
     }
     return planned, json.loads(json.dumps(content))
 
@@ -92,18 +93,33 @@ class Ledger:
         working: folder of the unfinished conversion.
         planned: all shards.
         skip_bad: bad records that may be left out.
+        inputs: of the dataset; a shard whose files have changed is done again.
 
     Attributes:
         parts: file -> finished shard.
     """
 
-    def __init__(self, name: str, working: str, planned: list[Shard], skip_bad: int):
+    def __init__(
+        self,
+        name: str,
+        working: str,
+        planned: list[Shard],
+        skip_bad: int,
+        inputs: Inputs,
+    ):
         self._name, self._working, self._skip_bad = name, working, skip_bad
         self.parts: dict[str, Part] = {}
+        known = inputs.notes()
         for shard in planned:
             part = shards.finished(working, shard)
-            if part is not None:
+            if part is None:
+                continue
+            change = next(inputs.differences(part.inputs, known), None)
+            if change is None:
                 self.parts[shard.file] = part
+                known = merged([known, part.inputs | {"pictures": {}}])
+            else:
+                logging.warning("%s: is done again: %s", shard.file, change)
         if len(self._bad()) > skip_bad:
             # The files may have been mended since: these shards are done again.
             self.parts = {f: p for f, p in self.parts.items() if not p.bad}

@@ -7,7 +7,9 @@ from typing import Any
 
 from data_pipelines import schema
 from data_pipelines.builders import catalog
+from data_pipelines.builders.inputs import Inputs
 from data_pipelines.builders.source import Key, RecordSource
+from hmr_jax.errors import UserError
 
 
 class Selected(RecordSource):
@@ -19,7 +21,7 @@ class Selected(RecordSource):
         limit: at most so many records of each split; 0 for all.
 
     Raises:
-        ValueError: a split that the dataset does not have.
+        UserError: a split that the dataset does not have.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class Selected(RecordSource):
     ):
         unknown = sorted(set(splits) - set(source.splits()))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{source.name}: split: expected one of {', '.join(source.splits())}, "
                 f"found {', '.join(unknown)}"
             )
@@ -62,9 +64,10 @@ class Selected(RecordSource):
             config["limit"] = self._limit
         return config
 
-    def files_read(self) -> dict[str, int]:
+    @property
+    def inputs(self) -> Inputs:  # type: ignore[override]
         """Those of the dataset."""
-        return self._source.files_read()
+        return self._source.inputs
 
     def examples(self, split: str, keys: Sequence[Key]) -> Iterable[schema.Record]:
         """As the dataset gives them."""
@@ -127,7 +130,7 @@ def parse_options(name: str, words: Sequence[str]) -> dict[str, Any]:
         Arguments of the dataset's class.
 
     Raises:
-        ValueError: no such option, a value of another kind, or a missing option.
+        UserError: no such option, a value of another kind, or a missing option.
     """
     known = options_of(name)
     listed = ", ".join(map(option_text, known.values())) or "no options"
@@ -135,11 +138,11 @@ def parse_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         if key not in known or not equals:
-            raise ValueError(f"{name}: --option={word}: expected key=value of {listed}")
+            raise UserError(f"{name}: --option={word}: expected key=value of {listed}")
         found[key] = _value(name, known[key], text)
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in found:
-            raise ValueError(f"{name}: expected --option={key}=VALUE; it has {listed}")
+            raise UserError(f"{name}: expected --option={key}=VALUE; it has {listed}")
     return found
 
 
@@ -160,7 +163,7 @@ def _value(name: str, parameter: inspect.Parameter, text: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind in (bool, int, float) and type(value) is not kind:
-        raise ValueError(
+        raise UserError(
             f"{name}: option {parameter.name}: expected {kind.__name__}, found {text!r}"
         )
     return tuple(value) if isinstance(value, list) else value

@@ -67,10 +67,12 @@ class Part:
     Attributes:
         index: its file, offsets and checksums.
         bad: records that it should have and lacks.
+        inputs: notes of the files that it was made of (``builders.inputs``).
     """
 
     index: indexing.ShardIndex
     bad: tuple[Bad, ...]
+    inputs: dict[str, Any]
 
 
 class TooManyBadError(RecordError):
@@ -184,7 +186,7 @@ def write(
         else:
             storage.copy_in(temporary, path)
     index = indexing.ShardIndex(shard.file, size, offset, checksum, *log.arrays())
-    _write_part(folder, Part(index, tuple(bad)))
+    _write_part(folder, Part(index, tuple(bad), source.inputs.taken()))
 
 
 @contextlib.contextmanager
@@ -211,9 +213,10 @@ def _write_part(folder: str, part: Part) -> None:
     facts = {
         "size": part.index.size,
         "bad": [dataclasses.asdict(item) for item in part.bad],
+        "inputs": part.inputs,
     }
     buffer = io.BytesIO()
-    np.savez(
+    np.savez_compressed(
         buffer,
         offset=part.index.offset,
         checksum=part.index.checksum,
@@ -241,6 +244,7 @@ def finished(folder: str, shard: Shard) -> Part | None:
     try:
         with np.load(io.BytesIO(storage.read_bytes(path))) as content:
             facts = json.loads(str(content["facts"]))
+            facts = {"inputs": {}} | facts
             names = ("offset", "checksum", "tracks", "track", "frame")
             offset, checksum, tracks, track, frame = (content[n] for n in names)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
@@ -253,4 +257,4 @@ def finished(folder: str, shard: Shard) -> Part | None:
     index = indexing.ShardIndex(
         shard.file, facts["size"], offset, checksum, named, track, frame
     )
-    return Part(index, bad)
+    return Part(index, bad, facts["inputs"])

@@ -1,10 +1,13 @@
 """What a dataset must provide to become records; needs neither TensorFlow nor TFDS."""
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data_pipelines import schema
+from data_pipelines.builders.inputs import Inputs
 from data_pipelines.schema import RecordError
 
 Key = str | int
@@ -19,12 +22,18 @@ class RecordSource(abc.ABC):
     many at once are quicker, ``examples``. The source is opened anew in every worker
     process through a factory, so it may hold open files and models.
 
+    What its records depend on is noted here for every dataset: the arguments that it
+    was made with (``config``) and the files that it asked for (``inputs``).
+
     Attributes:
         name: directory name of the dataset, snake case.
         spec: joint set and sizes of its records.
         description: one sentence.
         citation: paper and licence of the data.
         traits: per-dataset facts for the transforms (``data_pipelines.reading``).
+        file_options: arguments that name a file or folder: what lies there counts, and
+            not its name.
+        arguments: those that it was made with, defaults included.
     """
 
     name: str
@@ -32,6 +41,16 @@ class RecordSource(abc.ABC):
     description: str = ""
     citation: str = ""
     traits: dict[str, Any] = {}
+    file_options: Sequence[str] = ()
+    arguments: Mapping[str, Any] = {}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "RecordSource":
+        """Note the arguments, so that no dataset can forget one in its ``config``."""
+        self = super().__new__(cls)
+        bound = inspect.signature(cls).bind_partial(*args, **kwargs)
+        bound.apply_defaults()
+        self.arguments = dict(bound.arguments)
+        return self
 
     @abc.abstractmethod
     def splits(self) -> Sequence[str]:
@@ -42,12 +61,25 @@ class RecordSource(abc.ABC):
         """Names of a split's examples, unique, in the order of the records on disk."""
 
     def config(self) -> dict[str, Any]:
-        """What the records depend on, as JSON; another content is another dataset."""
-        return {}
+        """The options, as JSON; others make another dataset.
 
-    def files_read(self) -> dict[str, int]:
-        """Size in bytes of the annotation files read so far, by name."""
-        return {}
+        Of a file option there is whether it is given.
+        """
+        return {
+            name: bool(value) if name in self.file_options else value
+            for name, value in self.arguments.items()
+            if name != "raw"
+        }
+
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """Notes of what was asked of the files; see ``data_pipelines.builders.inputs``.
+
+        Names of files begin in ``raw`` where the dataset has such an argument.
+        """
+        roots = {"": self.arguments.get("raw") or ""}
+        roots |= {name: self.arguments[name] or "" for name in self.file_options}
+        return Inputs(roots)
 
     def example(self, split: str, key: Key) -> schema.Record:
         """One record; fields of ``data_pipelines.schema``."""

@@ -10,6 +10,7 @@ from data_pipelines.builders import indexed, raw, rest_root, rigid, video_frames
 from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.body.joint_sets import JOINT_SETS
+from hmr_jax.errors import UserError
 
 _SPLITS = ("train", "val", "test")
 _CHOICES = ("second", "middle", "all")
@@ -58,6 +59,7 @@ class Surreal(indexed.IndexedSource):
     """
 
     name = "surreal"
+    file_options = ("smpl_male", "smpl_female")
     description = "SURREAL: rendered people with SMPL parameters and 24 joints."
     citation = "Varol et al., Learning from synthetic humans, CVPR 2017"
     needs = (
@@ -86,19 +88,10 @@ class Surreal(indexed.IndexedSource):
     ):
         for value in (train_frames, test_frames):
             if value not in _CHOICES:
-                raise ValueError(f"frames: expected one of {_CHOICES}, got {value!r}")
+                raise UserError(f"frames: expected one of {_CHOICES}, got {value!r}")
         if bool(smpl_male) != bool(smpl_female):
-            raise ValueError("smpl_male, smpl_female: expected both or none, got one")
-        super().__init__(
-            raw,
-            train_frames=train_frames,
-            test_frames=test_frames,
-            stride=stride,
-            clips=clips,
-            fits=bool(smpl_male),
-            masks=masks,
-            json=json,
-        )
+            raise UserError("smpl_male, smpl_female: expected both or none, got one")
+        super().__init__(raw)
         self._bodies = {}
         if smpl_male:
             self._bodies = {
@@ -134,11 +127,11 @@ class Surreal(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """Clips by name, and their frames in time."""
-        if self.options["json"]:
+        if self.arguments["json"]:
             yield from self._json_entries(split)
             return
         wanted = self._listed(split)
-        infos = self.glob(split, "run*", "*", "*_info.mat")
+        infos = self.glob(split, split, "run*", "*", "*_info.mat")
         if not infos:
             raise self.wrong(self.path(split), "clips run*/*/*_info.mat", "none")
         for path in infos:
@@ -160,7 +153,7 @@ class Surreal(indexed.IndexedSource):
                     yield Entry(f"{name}_{frame:03d}", (stem, frame, box))
 
     def _listed(self, split: str) -> set[str] | None:
-        path = self.options["clips"]
+        path = self.arguments["clips"]
         if not path or split == "train":
             return None
         lines = self.read_bytes(self.path(path), "a list of clips").decode().split()
@@ -169,12 +162,12 @@ class Surreal(indexed.IndexedSource):
 
     def _frames(self, split: str, stem: str, number: int) -> Sequence[int]:
         kind = "train_frames" if split == "train" else "test_frames"
-        choice = self.options[kind]
+        choice = self.arguments[kind]
         if choice == "all":
             return range(number)
         if choice == "middle":
             return (number // 2,)
-        rate = self.options["stride"]
+        rate = self.arguments["stride"]
         rate = rate or video_frames.frames_per_second(self, f"{stem}.mp4")
         return range(0, number, max(int(rate), 1))
 
@@ -190,7 +183,7 @@ class Surreal(indexed.IndexedSource):
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one frame."""
-        if self.options["json"]:
+        if self.arguments["json"]:
             return self._json_record(split, key, *data)
         stem, frame, box = data
         labels = self._info(stem)
@@ -221,12 +214,12 @@ class Surreal(indexed.IndexedSource):
                 "betas": betas,
                 "translation_m": moved,
             }
-        if self.options["masks"]:
+        if self.arguments["masks"]:
             record |= self._mask(stem, frame)
         return record
 
     def _json_entries(self, split: str) -> Iterator[Entry]:
-        path = self.path(self.options["json"].format(split=split))
+        path = self.path(self.arguments["json"].format(split=split))
         images, annotations = indexed.coco_lists(
             self,
             path,
@@ -242,7 +235,7 @@ class Surreal(indexed.IndexedSource):
     def _json_record(
         self, split: str, key: str, image: dict, annotation: dict
     ) -> Record:
-        where = f"{self.path(self.options['json'].format(split=split))}: {key}"
+        where = f"{self.path(self.arguments['json'].format(split=split))}: {key}"
         camera = image["cam_param"]
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
         joints, pixels = annotation["joint_cam"], annotation["joint_img"]

@@ -1,10 +1,13 @@
 """Rendered people as records; the maker of the samples is injected."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from data_pipelines import schema
+from data_pipelines.builders.inputs import Inputs
 from data_pipelines.builders.source import Key, RecordSource
+from hmr_jax.errors import UserError
 
 
 class SampleSource(Protocol):
@@ -29,7 +32,9 @@ class SyntheticRecords(RecordSource):
         size_px: side of the square images.
         name: directory name of the dataset.
         config: whatever else the samples depend on (body, motion, backgrounds), JSON.
-        joint_set: of keypoints and 3D joints.
+        spec: of the records.
+        files: name -> file or folder that the samples are made of: its content counts.
+        picture_folders: the same, of folders of many pictures: names and sizes count.
     """
 
     description = "Rendered people of the open body with exact labels."
@@ -44,10 +49,12 @@ class SyntheticRecords(RecordSource):
         name: str = "synthetic",
         config: Mapping[str, Any] | None = None,
         spec: schema.RecordSpec | None = None,
+        files: Mapping[str, str] | None = None,
+        picture_folders: Mapping[str, str] | None = None,
     ):
         for split, count in counts.items():
             if count < 1:
-                raise ValueError(
+                raise UserError(
                     f"split {split}: expected 1 record or more, found {count}"
                 )
         self.name = name
@@ -57,11 +64,22 @@ class SyntheticRecords(RecordSource):
         self._seed = seed
         self._size_px = size_px
         self._config = dict(config or {})
+        self._files, self._pictures = dict(files or {}), dict(picture_folders or {})
         self._sources: dict[str, SampleSource] = {}
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""
         return tuple(self._counts)
+
+    @functools.cached_property
+    def inputs(self) -> Inputs:
+        """The files and folders that the samples are made of."""
+        found = Inputs(self._files | self._pictures)
+        for path in self._files.values():
+            found.note_tree(path, contents=True)
+        for path in self._pictures.values():
+            found.note_tree(path, contents=False)
+        return found
 
     def keys(self, split: str) -> Sequence[int]:
         """Sample numbers."""

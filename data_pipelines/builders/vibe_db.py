@@ -10,6 +10,7 @@ from data_pipelines.builders.database import Database, text
 from data_pipelines.builders.mpii_joints import pixel_depth
 from data_pipelines.builders.raw import box_of_centre, with_validity
 from data_pipelines.builders.video_fields import DEPTH_PX, flags
+from hmr_jax.errors import UserError
 
 _FIELDS = ("img_name", "joints3D", "joints3D_image", "joints2D", "bbox")
 _OPTIONAL = ("vid_name", "frame_id", "pose", "shape")
@@ -35,6 +36,7 @@ class VibeDatabase(Database):
     """
 
     name = "vibe_db"
+    file_options = ("images",)
     kept = (*_FIELDS, *_OPTIONAL)
     spec = schema.RecordSpec(joint_set="mpii_16", num_joints=16, extras=(DEPTH_PX,))
     description = "MPI-INF-3DHP or 3DPW as pose_hg's database of 16 joints."
@@ -60,7 +62,7 @@ class VibeDatabase(Database):
     ):
         super().__init__(raw, images=images)
         if dataset not in ("mpii3d", "3dpw"):
-            raise ValueError(f"dataset: expected mpii3d or 3dpw, got {dataset!r}")
+            raise UserError(f"dataset: expected mpii3d or 3dpw, got {dataset!r}")
         self.name = f"vibe_db_{dataset}"
         self.dataset = dataset
         self.published_pairing = published_pairing
@@ -69,14 +71,6 @@ class VibeDatabase(Database):
     def splits(self) -> Sequence[str]:
         """The two files of a dataset."""
         return ("train", "val")
-
-    def config(self) -> dict[str, Any]:
-        """The options that change records."""
-        return {
-            "dataset": self.dataset,
-            "published_pairing": self.published_pairing,
-            "published_boxes": self.published_boxes,
-        }
 
     def database_path(self, split: str) -> str:
         """The file of a split."""

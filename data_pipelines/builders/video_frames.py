@@ -41,7 +41,7 @@ def frames(source: RawSource, path: str, numbers: Iterable[int]) -> dict[int, by
 
     wanted = set(numbers)
     found = {}
-    data = source.read_bytes(path, "a video")
+    data = source.read_bytes(path, "a video", is_label=False)
     try:
         with av.open(io.BytesIO(data)) as video:
             for number, frame in enumerate(video.decode(video=0)):
@@ -71,7 +71,7 @@ def frames_per_second(source: RawSource, path: str) -> float:
     _need_decoder(source, path)
     import av
 
-    data = source.read_bytes(path, "a video")
+    data = source.read_bytes(path, "a video", is_label=False)
     try:
         with av.open(io.BytesIO(data)) as video:
             return float(video.streams.video[0].average_rate or 0)

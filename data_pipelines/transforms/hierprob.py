@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from data_pipelines.transforms import geometry, image, moving, window
 from hmr_jax.body.joint_sets import JOINT_SETS
+from hmr_jax.errors import UserError
 
 __all__ = ["HierprobOptions", "HierprobTransform", "hierprob_options"]
 
@@ -53,7 +54,7 @@ class HierprobOptions:
         for name, allowed in (("crop", CROPS), ("rounding", ROUNDINGS)):
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"{name}: expected one of {allowed}, found {value!r}")
+                raise UserError(f"{name}: expected one of {allowed}, found {value!r}")
 
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
@@ -80,12 +81,12 @@ def hierprob_options(dataset: str, **overrides) -> HierprobOptions:
         The options.
 
     Raises:
-        ValueError: unknown dataset or value.
+        UserError: unknown dataset or value.
         TypeError: unknown option.
     """
     if dataset not in _PUBLISHED:
         known = tuple(_PUBLISHED)
-        raise ValueError(f"dataset: expected one of {known}, found {dataset!r}")
+        raise UserError(f"dataset: expected one of {known}, found {dataset!r}")
     return HierprobOptions(**(_PUBLISHED[dataset] | overrides))
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from data_pipelines.transforms import image
+from hmr_jax.errors import UserError
 
 MODES = ("body", "hand")
 
@@ -49,14 +50,14 @@ class I2lOptions:
 
     def __post_init__(self):
         if self.mode not in MODES:
-            raise ValueError(f"mode: expected one of {MODES}, found {self.mode!r}")
+            raise UserError(f"mode: expected one of {MODES}, found {self.mode!r}")
         if self.mode == "hand" and self.flip > 0:
-            raise ValueError(
+            raise UserError(
                 f"flip: expected 0, because a mirrored right hand is a left one, "
                 f"found {self.flip}"
             )
         if self.normalization not in image.NORMALIZATIONS:
-            raise ValueError(
+            raise UserError(
                 f"normalization: expected one of {tuple(image.NORMALIZATIONS)}, "
                 f"found {self.normalization!r}"
             )
@@ -89,11 +90,11 @@ def i2l_options(
         The options.
 
     Raises:
-        ValueError: unknown mode or value.
+        UserError: unknown mode or value.
         TypeError: unknown option.
     """
     if mode not in MODES:
-        raise ValueError(f"mode: expected one of {MODES}, found {mode!r}")
+        raise UserError(f"mode: expected one of {MODES}, found {mode!r}")
     options = dict(_MODES[mode])
     if train:
         options |= _TRAIN | {"flip": 0.5 if mode == "body" else 0.0}

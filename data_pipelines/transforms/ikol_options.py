@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from data_pipelines.transforms import image
+from hmr_jax.errors import UserError
 
 QUATERNION_FORMS = ("positive", "rotmat", "axis_angle")
 
@@ -71,17 +72,17 @@ class IkolOptions:
 
     def __post_init__(self):
         if self.quaternion_form not in QUATERNION_FORMS:
-            raise ValueError(
+            raise UserError(
                 f"quaternion_form: expected one of {QUATERNION_FORMS}, "
                 f"found {self.quaternion_form!r}"
             )
         if self.normalization not in image.NORMALIZATIONS:
-            raise ValueError(
+            raise UserError(
                 f"normalization: expected one of {tuple(image.NORMALIZATIONS)}, "
                 f"found {self.normalization!r}"
             )
         if self.image_size_px < 8:
-            raise ValueError(
+            raise UserError(
                 f"image_size_px: expected 8 or more, found {self.image_size_px}"
             )
 
@@ -141,11 +142,11 @@ def ikol_options(
         The options.
 
     Raises:
-        ValueError: unknown loader or value.
+        UserError: unknown loader or value.
         TypeError: unknown option.
     """
     if loader not in _LOADERS:
-        raise ValueError(f"loader: expected one of {tuple(_LOADERS)}, found {loader!r}")
+        raise UserError(f"loader: expected one of {tuple(_LOADERS)}, found {loader!r}")
     options = dict(_LOADERS[loader])
     if published:
         options |= _PUBLISHED[loader]

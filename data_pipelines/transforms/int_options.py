@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from data_pipelines.transforms import image
+from hmr_jax.errors import UserError
 
 PHASES = (1, 2, 3)
 BOX_SCALE = 1.3
@@ -66,17 +67,17 @@ class IntOptions:
 
     def __post_init__(self):
         if self.normalization not in image.NORMALIZATIONS:
-            raise ValueError(
+            raise UserError(
                 f"normalization: expected one of {tuple(image.NORMALIZATIONS)}, "
                 f"found {self.normalization!r}"
             )
         if not 0 <= self.random_crop_size < self.box_scale:
-            raise ValueError(
+            raise UserError(
                 f"random_crop_size: expected 0 to less than box_scale "
                 f"({self.box_scale}), found {self.random_crop_size}"
             )
         if not 0 <= self.erase_part <= 1:
-            raise ValueError(f"erase_part: expected 0 to 1, found {self.erase_part}")
+            raise UserError(f"erase_part: expected 0 to 1, found {self.erase_part}")
 
 
 _TRAIN: dict[str, Any] = {"flip": 0.5, "random_crop": 0.2}
@@ -114,11 +115,11 @@ def int_options(
         The options.
 
     Raises:
-        ValueError: unknown phase or value.
+        UserError: unknown phase or value.
         TypeError: unknown option.
     """
     if phase not in PHASES:
-        raise ValueError(f"phase: expected one of {PHASES}, found {phase!r}")
+        raise UserError(f"phase: expected one of {PHASES}, found {phase!r}")
     options = dict(_PUBLISHED) if published else {}
     if not train:
         return IntOptions(**(options | {"box_scale": EVAL_BOX_SCALE} | overrides))

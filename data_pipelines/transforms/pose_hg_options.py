@@ -6,6 +6,8 @@ Source: specs/pose_hg.md, sections 5, 6 and 9.
 import dataclasses
 from typing import Any
 
+from hmr_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class PoseHgOptions:
@@ -54,12 +56,12 @@ class PoseHgOptions:
         size = self.image_size_px
         sides = size if isinstance(size, tuple) else (size, size)
         if len(sides) != 2 or any(side % self.stride or side < 8 for side in sides):
-            raise ValueError(
+            raise UserError(
                 f"image_size_px: expected multiples of the stride {self.stride} of 8 "
                 f"or more, found {size}"
             )
         if self.sigma <= 0:
-            raise ValueError(f"sigma: expected a positive number, found {self.sigma}")
+            raise UserError(f"sigma: expected a positive number, found {self.sigma}")
 
 
 _TRAIN: dict[str, Any] = {
@@ -90,7 +92,7 @@ def pose_hg_options(
         The options.
 
     Raises:
-        ValueError: a wrong value.
+        UserError: a wrong value.
         TypeError: unknown option.
     """
     options = dict(_TRAIN) if train else {}

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from hmr_jax.commands import cli
+from hmr_jax.errors import UserError
 
 SYNTHETIC = "synthetic"
 SYNTHETIC_LINE = "rendered people of the open body in captured poses"
@@ -45,6 +46,7 @@ def build(values: Any, name: str) -> int:
         num_shards=values.num_shards or None,
         skip_bad=values.skip_bad,
         beam_runner=values.beam_runner,
+        rebuild=values.rebuild,
     )
     content = report.read(storage.clean(path))
     for line in report.lines(content) if content else ():
@@ -71,7 +73,7 @@ def raw_factory(values: Any, name: str, *, need_out: bool = True) -> Any:
 
     try:
         options = selecting.parse_options(name, values.option or [])
-    except ValueError as error:
+    except UserError as error:
         raise cli.UsageError(str(error)) from error
     if "://" not in values.raw:
         cli.existing(values.raw, "--raw")
@@ -96,7 +98,7 @@ def _synthetic_factory(values: Any, name: str) -> Any:
         counts = {split: min(count, values.limit) for split, count in counts.items()}
     for split, count in counts.items():
         if count < 1:
-            raise ValueError(
+            raise UserError(
                 f"config.data.synthetic.{split}_count: expected at least 1, "
                 f"found {count}"
             )
@@ -137,7 +139,30 @@ def open_synthetic(*, counts, seed, size_px, body, backgrounds, options):
         "backgrounds": backgrounds or "drawn",
         "options": options,
     }
-    return SyntheticRecords(make, counts, seed=seed, size_px=size_px, config=config)
+    return SyntheticRecords(
+        make,
+        counts,
+        seed=seed,
+        size_px=size_px,
+        config=config,
+        files=_files_of(body),
+        picture_folders={"backgrounds": backgrounds} if backgrounds else {},
+    )
+
+
+def _files_of(body) -> dict[str, str]:
+    """The files of body and motion that samples are made of."""
+    import importlib.resources
+
+    from hmr_jax.body.open_assets import BODY_FILE
+    from hmr_jax.synthetic.motion import MOTION_FILE
+
+    package = importlib.resources.files("hmr_jax")
+    files = {"motion": str(package / "synthetic" / "assets" / MOTION_FILE)}
+    if not body["path"]:
+        return files | {"body": str(package / "body" / "assets" / BODY_FILE)}
+    own = {"body": body["path"], "regressor": body["h36m_regressor"]}
+    return files | {name: path for name, path in own.items() if path}
 
 
 def _body_name(body) -> str:

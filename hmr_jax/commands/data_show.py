@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 
 from hmr_jax.commands import cli, data_build
+from hmr_jax.errors import UserError
 
 _TILE_PX = 256
 _MARGIN = 1.3
@@ -183,7 +184,7 @@ def _draw_mesh(image: np.ndarray, record: Any, body: Any, window: np.ndarray) ->
 
     pose = np.asarray(record["pose_aa"], np.float32)
     if len(pose) != body.num_joints:
-        raise ValueError(
+        raise UserError(
             f"--body: expected a body of {len(pose)} rotations as in the records, "
             f"found one of {body.num_joints}"
         )
