@@ -8,19 +8,58 @@ or a list of such}``; or COCO's results with ``keypoints`` (51 numbers); or an `
 with ``names`` and ``joints2d`` [N, 17, 3]. Everything in pixels of the pictures.
 """
 
+import collections
 import json
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from hmr_jax.errors import UserError
+from hmr_jax.pictures import names
 
 PERSON_CATEGORY = 1
 NUM_JOINTS = 17
 
-Table = dict[str, list[np.ndarray]]
+
+class Table(dict[str, list[np.ndarray]]):
+    """What a file says of pictures, by the names that it gives them.
+
+    Attributes:
+        file: that says it, for messages.
+        others: name -> number of entries that are no persons but of other categories.
+        assignment: which name means which picture, where all pictures are known.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, list[np.ndarray]] | None = None,
+        file: str = "the file",
+    ):
+        """Start with entries.
+
+        Args:
+            entries: by name.
+            file: that says it, for messages.
+        """
+        super().__init__(entries or {})
+        self.file = file
+        self.others: collections.Counter[str] = collections.Counter()
+        self.assignment: names.Assignment | None = None
+
+    def for_pictures(self, pictures: Iterable[str]) -> "Table":
+        """The same, with every name given to the one picture that it means.
+
+        Args:
+            pictures: paths of all that are looked at.
+        """
+        table = Table(self, self.file)
+        table.others = self.others
+        table.assignment = names.assign(pictures, self)
+        return table
 
 
 def read_boxes(path: str) -> Table:
@@ -31,11 +70,12 @@ def read_boxes(path: str) -> Table:
 
     Returns:
         Picture's name (or number, as text) -> boxes [5]: left, top, width, height,
-        score; 1 where the file has no scores. Numbers are not checked further.
+        score; 1 where the file has no scores. All finite, of some size.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another layout; the error names file and entry.
+        UserError: another layout, a number that is not finite, a box of no size; the
+            error names file and entry.
     """
     return _read(path, "boxes", "bbox", _box)
 
@@ -48,37 +88,66 @@ def read_joints2d(path: str) -> Table:
 
     Returns:
         Picture's name (or number, as text) -> joints [17, 3]: x, y, confidence. What
-        is ``null`` or not a number in the file is NaN.
+        is ``null`` or not a number in the file is NaN; nothing is infinite.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another layout or number of joints; the error names file and entry.
+        UserError: another layout or number of joints, an infinite number; the error
+            names file and entry.
     """
     return _read(path, "joints2d", "keypoints", _joints)
 
 
-def entries_of(table: Mapping[str, list[np.ndarray]], name: str) -> list[np.ndarray]:
+class Found(NamedTuple):
+    """What a table has for a picture.
+
+    Attributes:
+        entries: boxes or joints.
+        reason: why there are none; empty where there are.
+        where: file and name in it, for messages; empty where it is not mentioned.
+    """
+
+    entries: list[np.ndarray]
+    reason: str
+    where: str
+
+
+def find(table: Mapping[str, list[np.ndarray]], picture: str) -> Found:
     """What a table has for a picture.
 
     Args:
-        table: of ``read_boxes`` or ``read_joints2d``.
-        name: path of the picture. Keys match by its whole, its file name, its stem, or
-            the number that the stem is (COCO's ``image_id``).
+        table: of ``read_boxes`` or ``read_joints2d``; or the like.
+        picture: its path; names match by ``pictures.names``.
 
     Returns:
-        Entries; none where the picture is not mentioned.
+        Entries, or why there are none.
+
+    Raises:
+        UserError: nothing tells which entries are meant.
     """
-    for key in names_of(name):
-        if key in table:
-            return table[key]
-    return []
+    table = table if isinstance(table, Table) else Table(table)
+    given = table.assignment or names.assign([picture], table)
+    if picture in given.problems:
+        raise UserError(
+            f"{picture}: expected one name for it in {table.file}, but "
+            f"{given.problems[picture]}"
+        )
+    name = given.names.get(picture)
+    if name is None:
+        return Found([], f"{table.file} does not mention it", "")
+    where = f"{table.file}: {name}"
+    reason = "" if table[name] else f"{table.file} has no person for {name}"
+    if reason and table.others[name]:
+        reason = (
+            f"{table.file} has {table.others[name]} entries for {name}, none of "
+            f"category {PERSON_CATEGORY} (a person)"
+        )
+    return Found(table[name], reason, where)
 
 
-def names_of(name: str) -> list[str]:
-    """Keys under which a file may mention a picture, the most exact first."""
-    path = pathlib.Path(name)
-    keys = [str(name), path.name, path.stem]
-    return keys + ([str(int(path.stem))] if path.stem.isdecimal() else [])
+def entries_of(table: Mapping[str, list[np.ndarray]], picture: str) -> list[np.ndarray]:
+    """The entries of ``find`` alone."""
+    return find(table, picture).entries
 
 
 def tight_box(joints: np.ndarray, visible: np.ndarray, scale: float) -> np.ndarray:
@@ -106,18 +175,57 @@ def box_problem(box: np.ndarray, width: int, height: int) -> str:
     """Why a box cannot be used; empty where it can.
 
     Args:
-        box: left, top, width, height first, pixels.
+        box: left, top, width, height, score, pixels.
         width: of the picture.
         height: of the picture.
     """
-    if not np.isfinite(box[:4]).all():
-        return "a number that is not finite"
+    if not np.isfinite(box).all():
+        return f"expected finite numbers, found {_said(box)}"
     if box[2] <= 0 or box[3] <= 0:
-        return f"a size of {box[2]:g} x {box[3]:g}"
+        return f"expected a size, found {box[2]:g} x {box[3]:g}"
     right, bottom = box[:2] + box[2:4]
     if right <= 0 or bottom <= 0 or box[0] >= width or box[1] >= height:
-        return f"no place in the picture of {width} x {height}"
+        return (
+            f"expected a place in the picture of {width} x {height}, found {_said(box)}"
+        )
+    if _is_far(np.array([box[:2], [right, bottom]]), width, height).any():
+        return (
+            f"expected a box about as large as the picture of {width} x {height} at "
+            f"most, found {_said(box)}"
+        )
     return ""
+
+
+def joints_problem(joints: np.ndarray, width: int, height: int) -> str:
+    """Why joints cannot be used; empty where they can.
+
+    Args:
+        joints: [17, 3] x, y, confidence, pixels; NaN where one is missing.
+        width: of the picture.
+        height: of the picture.
+    """
+    if np.isinf(joints).any():
+        return "expected finite numbers, found infinite ones"
+    seen = np.isfinite(joints).all(1) & (np.nan_to_num(joints[:, 2]) > 0)
+    far = seen & _is_far(joints[:, :2], width, height)
+    if not far.any():
+        return ""
+    first = int(far.argmax())
+    return (
+        f"expected joints in the picture of {width} x {height} or near it, found joint "
+        f"{first} at {_said(joints[first, :2])}"
+    )
+
+
+def _is_far(points: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Whether points [N, 2] lie further outside than the picture's longer side."""
+    size = np.array([width, height])
+    middle, reach = 0.5 * size, 0.5 * size + size.max()
+    return (np.abs(points - middle) > reach).any(-1)
+
+
+def _said(numbers: np.ndarray) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def nearest_centre(boxes: Sequence[np.ndarray], width: int, height: int) -> int:
@@ -138,40 +246,58 @@ def nearest_centre(boxes: Sequence[np.ndarray], width: int, height: int) -> int:
     return int((offset**2).sum(1).argmin())
 
 
+class _Entry(NamedTuple):
+    """One entry of a file.
+
+    Attributes:
+        name: of its picture.
+        value: what is to be parsed; None where there is nothing.
+        found: names file and entry.
+        other: is something else than a person.
+    """
+
+    name: str
+    value: Any
+    found: str
+    other: bool = False
+
+
 def _read(path: str, array: str, field: str, parse: Any) -> Table:
     file = pathlib.Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{array}: no such file: {file}")
     if file.suffix == ".npz":
-        pairs = _npz_pairs(file, array)
+        entries = _npz_entries(file, array)
     elif file.suffix == ".json":
-        pairs = _json_pairs(file, field)
+        entries = _json_entries(file, field)
     else:
-        raise ValueError(f"{file}: expected a .json or .npz file of {array}")
-    table: Table = {}
-    for name, entry, found in pairs:
+        raise UserError(f"{file}: expected a .json or .npz file of {array}")
+    table = Table(file=str(file))
+    for entry in entries:
+        name = names.canonical(entry.name)
         places = table.setdefault(name, [])
-        if entry is not None:
-            places += parse(entry, found)
+        table.others[name] += entry.other
+        if entry.value is not None:
+            places += parse(entry.value, entry.found)
     return table
 
 
-def _npz_pairs(path: pathlib.Path, array: str) -> list[tuple[str, Any, str]]:
+def _npz_entries(path: pathlib.Path, array: str) -> Iterator[_Entry]:
     arrays = _npz_arrays(path, ("names", array))
-    names, rows = arrays["names"], arrays[array]
-    if names.dtype.kind not in "SUiu":
-        raise ValueError(
-            f"{path}: names: expected text or whole numbers, found {names.dtype}"
+    texts, rows = arrays["names"], arrays[array]
+    if texts.dtype.kind not in "SUiu":
+        raise UserError(
+            f"{path}: names: expected text or whole numbers, found {texts.dtype}"
         )
-    if names.dtype.kind == "S":
-        names = np.char.decode(names, "utf-8", "replace")
-    if names.ndim != 1 or names.shape != rows.shape[:1]:
-        raise ValueError(
-            f"{path}: expected as many names as rows of {array}, found {names.shape} "
+    if texts.dtype.kind == "S":
+        texts = np.char.decode(texts, "utf-8", "replace")
+    if texts.ndim != 1 or texts.shape != rows.shape[:1]:
+        raise UserError(
+            f"{path}: expected as many names as rows of {array}, found {texts.shape} "
             f"and {rows.shape}"
         )
-    found = [f"{path}: row {i} ({name})" for i, name in enumerate(names)]
-    return [(str(n), r, f) for n, r, f in zip(names, rows, found, strict=True)]
+    for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+        yield _Entry(str(text), row, f"{path}: row {i} ({text})")
 
 
 def _npz_arrays(path: pathlib.Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
@@ -179,7 +305,7 @@ def _npz_arrays(path: pathlib.Path, wanted: Sequence[str]) -> dict[str, np.ndarr
     try:
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             if set(wanted) - set(file.files):
-                raise ValueError(
+                raise UserError(
                     f"expected the arrays {' and '.join(wanted)}, found "
                     f"{', '.join(sorted(file.files)) or 'none'}"
                 )
@@ -188,71 +314,64 @@ def _npz_arrays(path: pathlib.Path, wanted: Sequence[str]) -> dict[str, np.ndarr
                 arrays[name] = file[name]
             return arrays
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {error}") from error
     except ValueError as error:  # NumPy's, for Python objects, says not where
         said = f"{name}: expected an array of text or numbers, found: " if name else ""
-        raise ValueError(f"{path}: {said}{error}") from error
+        raise UserError(f"{path}: {said}{error}") from error
 
 
-def _json_pairs(path: pathlib.Path, field: str) -> list[tuple[str, Any, str]]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON: {error}") from error
+def _json_entries(path: pathlib.Path, field: str) -> Iterator[_Entry]:
+    try:  # bytes: a byte order mark and UTF-16 are understood
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON: {error}") from error
     if isinstance(content, dict):
-        return [
-            (name, rows if len(rows) else None, f"{path}: {name}")
-            for name, rows in content.items()
-            if _is_list(rows, f"{path}: {name}")
-        ]
-    if not isinstance(content, list):
-        raise ValueError(
+        for name, rows in content.items():
+            if not isinstance(rows, list):
+                raise UserError(
+                    f"{path}: {name}: expected a list, found {type(rows).__name__}"
+                )
+            yield _Entry(name, rows or None, f"{path}: {name}")
+    elif isinstance(content, list):
+        for i, item in enumerate(content):
+            yield _coco_entry(item, field, f"{path}: entry {i}")
+    else:
+        raise UserError(
             f"{path}: expected a list or an object, found {type(content).__name__}"
         )
-    return [
-        pair
-        for i, item in enumerate(content)
-        if (pair := _coco_pair(item, field, f"{path}: entry {i}")) is not None
-    ]
 
 
-def _is_list(rows: Any, found: str) -> bool:
-    if not isinstance(rows, list):
-        raise ValueError(f"{found}: expected a list, found {type(rows).__name__}")
-    return True
-
-
-def _coco_pair(item: Any, field: str, found: str) -> tuple[str, Any, str] | None:
-    """One of COCO's results; None for things that are no persons."""
+def _coco_entry(item: Any, field: str, found: str) -> _Entry:
+    """One of COCO's results."""
     if not isinstance(item, dict) or field not in item:
         has = ", ".join(item) if isinstance(item, dict) else type(item).__name__
-        raise ValueError(f"{found}: expected an object with {field!r}, found {has}")
+        raise UserError(f"{found}: expected an object with {field!r}, found {has}")
     category = item.get("category_id", PERSON_CATEGORY)
     if not _is_number(category):
-        raise ValueError(
+        raise UserError(
             f"{found}: category_id: expected a number ({PERSON_CATEGORY} for persons), "
             f"found {category!r}"
         )
-    if category != PERSON_CATEGORY:
-        return None
     named = [item.get("file_name"), item.get("image_id")]
     name = next((given for given in named if given is not None), None)
     if not isinstance(name, str | int) or isinstance(name, bool):
-        raise ValueError(
+        raise UserError(
             f"{found}: expected file_name or image_id, text or a whole number, found "
             f"{name!r}"
         )
+    if category != PERSON_CATEGORY:
+        return _Entry(str(name), None, found, other=True)
     row = item[field]
     if not isinstance(row, list):
-        raise ValueError(
+        raise UserError(
             f"{found}: {field}: expected a list of numbers, found {type(row).__name__}"
         )
     if field == "bbox":
         score = item.get("score", 1.0)
         if not _is_number(score):
-            raise ValueError(f"{found}: score: expected a number, found {score!r}")
+            raise UserError(f"{found}: score: expected a number, found {score!r}")
         row = [[*row, score]]
-    return str(name), row, found
+    return _Entry(str(name), row, found)
 
 
 def _is_number(value: Any) -> bool:
@@ -262,8 +381,8 @@ def _is_number(value: Any) -> bool:
 def _numbers(entry: Any, found: str) -> np.ndarray:
     try:
         return np.asarray(entry, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
             f"{found}: expected numbers in rows of one length ({error})"
         ) from error
 
@@ -272,12 +391,20 @@ def _box(entry: Any, found: str) -> list[np.ndarray]:
     rows = _numbers(entry, found)
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] not in (4, 5):
-        raise ValueError(
+        raise UserError(
             f"{found}: expected boxes [x, y, width, height] or with a score, found "
             f"shape {rows.shape}"
         )
     if rows.shape[1] == 4:
         rows = np.concatenate([rows, np.ones((len(rows), 1))], 1)
+    if not np.isfinite(rows).all():
+        bad = rows[~np.isfinite(rows).all(1)][0]
+        raise UserError(f"{found}: expected finite numbers, found {_said(bad)}")
+    if (rows[:, 2:4] <= 0).any():
+        bad = rows[(rows[:, 2:4] <= 0).any(1)][0]
+        raise UserError(
+            f"{found}: expected a width and a height above 0, found {_said(bad[:4])}"
+        )
     return list(rows)
 
 
@@ -287,8 +414,10 @@ def _joints(entry: Any, found: str) -> list[np.ndarray]:
         rows = rows.reshape(-1, 3)
     rows = rows[None] if rows.ndim == 2 else rows
     if rows.ndim != 3 or rows.shape[1:] != (NUM_JOINTS, 3):
-        raise ValueError(
+        raise UserError(
             f"{found}: expected {NUM_JOINTS} joints [x, y, confidence], found shape "
             f"{rows.shape[1:] if rows.ndim == 3 else rows.shape}"
         )
+    if np.isinf(rows).any():
+        raise UserError(f"{found}: expected finite numbers, found infinite ones")
     return list(rows)

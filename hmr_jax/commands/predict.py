@@ -9,13 +9,15 @@
 --system=hrnet) or from a file (--joints2d). Persons are where --boxes says, else around
 the joints of the file, else the whole picture.
 
-For each person: NAME_0.npz (betas, distributions and rotations of the pose, camera,
-vertices and joints in metres with y up, uncertainty of each vertex, 2D joints and boxes
-in pixels of the picture), NAME_0.png and NAME_0_samples.png. For each picture
-NAME_overlay.png, all its bodies in their places; predictions.json and overview.png
-over all. Results that are there already are kept: a run that was cut off goes on. Exit
-code 1 where a picture could not be read or predicted, or has boxes and joints of
-different numbers.
+For each person of a picture NAME.jpg: NAME_0.npz (betas, distributions and rotations of
+the pose, camera, vertices and joints in metres with y up, uncertainty of each vertex,
+2D joints and boxes in pixels of the picture), NAME_0.png and NAME_0_samples.png. For
+each picture NAME_overlay.png, all its bodies in their places; predictions.json and
+overview.png (the first 64 persons) over all. pictures.json says which picture each NAME
+belongs to: pictures of equal names get longer ones. Results that are there already are
+kept: a run that was cut off goes on. What predict did not write it never writes over.
+Exit code 1 where a picture could not be read or predicted, or has boxes or joints that
+cannot be its own.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ from typing import Any
 from absl import flags, logging
 
 from hmr_jax.commands import cli
+from hmr_jax.errors import UserError
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -117,9 +120,10 @@ def main(argv: list[str]) -> int:
     if values.workdir:
         cli.existing(values.workdir, "--workdir")
 
-    from hmr_jax.commands import predict_inputs
+    from hmr_jax.commands import predict_inputs, predict_names
 
     paths = predict_inputs.list_pictures(given)
+    predict_names.plan(pathlib.Path(values.out), paths)  # before a model is loaded
     choice = _choice(values, paths)
     predictor, body, settings = _load(values)
     from hmr_jax.commands import predict_run
@@ -139,7 +143,7 @@ def main(argv: list[str]) -> int:
     )
     report = run(paths, choice)
     print(report.text())
-    print(f"results: {pathlib.Path(values.out) / predict_run.SUMMARY}")
+    print(f"results: {pathlib.Path(values.out) / predict_names.SUMMARY}")
     return 1 if report.failed else 0
 
 
@@ -147,12 +151,13 @@ def _choice(values: Any, paths: list[pathlib.Path]) -> Any:
     from hmr_jax.commands import person_boxes, predict_inputs
 
     boxes = joints = None
+    pictures = [str(path) for path in paths]
     if values.boxes and not values.cropped:
-        boxes = person_boxes.read_boxes(values.boxes)
-        predict_inputs.warn_of_unknown(boxes, paths, "--boxes")
+        boxes = person_boxes.read_boxes(values.boxes).for_pictures(pictures)
+        predict_inputs.check_known(boxes, "--boxes")
     if values.joints2d:
-        joints = person_boxes.read_joints2d(values.joints2d)
-        predict_inputs.warn_of_unknown(joints, paths, "--joints2d")
+        joints = person_boxes.read_joints2d(values.joints2d).for_pictures(pictures)
+        predict_inputs.check_known(joints, "--joints2d")
     return predict_inputs.Choice(
         boxes=boxes,
         joints=joints,
@@ -187,7 +192,7 @@ def _load(values: Any) -> tuple[Any, Any, dict]:
 
     config = _config(values)
     if config.system != "hierprob":
-        raise ValueError(
+        raise UserError(
             f"config.system: expected 'hierprob' (what predict can do so far), found "
             f"{config.system!r}"
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands.predict_inputs import Person
+from hmr_jax.errors import UserError
 from hmr_jax.geometry.crops import (
     Box,
     box_of_image,
@@ -85,7 +86,7 @@ def load_pose2d(path: str) -> tuple[Apply, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the parameters are not those of such a network.
+        UserError: the parameters are not those of such a network.
     """
     from hmr_jax.commands.experiment import check_finite
     from hmr_jax.export.params import load_params
@@ -95,7 +96,7 @@ def load_pose2d(path: str) -> tuple[Apply, Any]:
     try:
         width = variables["params"]["transition1_0"]["conv"]["kernel"].shape[-1]
     except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: expected parameters of an HRNet (hmr-jax convert "
             "--system=hrnet), found none of its transition1_0"
         ) from error

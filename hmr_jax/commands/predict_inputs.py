@@ -1,20 +1,19 @@
 """The reading half of predict: pictures, and the persons in them."""
 
 import dataclasses
+import os
 import pathlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from absl import logging
-from PIL import Image, ImageOps
 
-from hmr_jax.commands import person_boxes
-from hmr_jax.commands.person_boxes import Table
+from hmr_jax.commands import person_boxes, predict_names
+from hmr_jax.commands.predict_names import shown
+from hmr_jax.errors import UserError
+from hmr_jax.pictures import SUFFIXES, read_picture
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for damaged files."""
 JOINT_BOX_SCALE = 1.2
 """From the box of the joints to that of the body around them."""
 _NAMED = 5
@@ -60,8 +59,8 @@ class Choice:
         cropped: every person's box is the whole picture.
     """
 
-    boxes: Table | None = None
-    joints: Table | None = None
+    boxes: Mapping[str, list[np.ndarray]] | None = None
+    joints: Mapping[str, list[np.ndarray]] | None = None
     threshold: float = 0.95
     visibility_threshold: float = 0.75
     nearest_centre: bool = False
@@ -73,10 +72,11 @@ def list_pictures(given: Sequence[str]) -> list[pathlib.Path]:
     """The pictures that a command line names.
 
     Args:
-        given: files and folders; of folders, files with a picture's suffix.
+        given: files and folders; of folders, files with a picture's suffix that are
+            not hidden.
 
     Returns:
-        Files, in the order given, sorted within folders.
+        Files, each once, in the order given, sorted within folders.
 
     Raises:
         FileNotFoundError: one does not exist, or there is no picture at all.
@@ -88,7 +88,9 @@ def list_pictures(given: Sequence[str]) -> list[pathlib.Path]:
             found += sorted(
                 file
                 for file in path.iterdir()
-                if file.suffix.lower() in SUFFIXES and file.is_file()
+                if file.suffix.lower() in SUFFIXES
+                and not file.name.startswith(".")
+                and file.is_file()
             )
         elif path.is_file():
             found.append(path)
@@ -98,73 +100,28 @@ def list_pictures(given: Sequence[str]) -> list[pathlib.Path]:
         raise FileNotFoundError(
             f"--images: no pictures ({', '.join(SUFFIXES)}) in {', '.join(given)}"
         )
-    return list(dict.fromkeys(found))
+    unique: dict[str, pathlib.Path] = {}
+    for path in found:
+        unique.setdefault(os.path.abspath(path), path)
+    return list(unique.values())
 
 
-def result_names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """Names for the results of pictures.
-
-    Args:
-        paths: of the pictures.
-
-    Returns:
-        The stem; with its suffix where two pictures share the stem.
-
-    Raises:
-        ValueError: two pictures of the same name, in two folders.
-    """
-    seen: dict[str, pathlib.Path] = {}
-    for path in paths:
-        if path.name in seen:
-            raise ValueError(
-                "--images: expected different file names, found "
-                f"{seen[path.name]} and {path}"
-            )
-        seen[path.name] = path
-    stems = [path.stem for path in paths]
-    return {
-        path: path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_")
-        for path in paths
-    }
-
-
-def read_picture(path: pathlib.Path) -> np.ndarray:
-    """A picture's pixels, turned upright as its camera noted.
-
-    Args:
-        path: the file.
-
-    Returns:
-        uint8 [height, width, 3].
-
-    Raises:
-        ValueError: it cannot be read whole; the error names it.
-    """
-    try:
-        with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except UNREADABLE as error:
-        raise ValueError(f"{path}: not a whole picture: {error}") from error
-
-
-def warn_of_unknown(table: Table, paths: Iterable[pathlib.Path], what: str) -> None:
+def check_known(table: person_boxes.Table, what: str) -> None:
     """Say which entries of a file belong to no picture.
 
     Args:
-        table: of ``person_boxes``.
-        paths: of all pictures.
+        table: of ``person_boxes.Table.for_pictures``.
         what: the flag, for the message.
 
     Raises:
-        ValueError: there are entries, and none belongs to a picture.
+        UserError: there are entries, and none belongs to a picture.
     """
-    known = {key for path in paths for key in person_boxes.names_of(str(path))}
-    unknown = [name for name in table if name not in known]
+    unknown = table.assignment.unused if table.assignment else []
     if not unknown:
         return
     named = ", ".join(unknown[:_NAMED])
     if len(unknown) == len(table):
-        raise ValueError(
+        raise UserError(
             f"{what}: none of its {len(table)} entries belongs to a picture ({named})"
         )
     logging.warning(
@@ -192,7 +149,8 @@ def persons_in(
         Persons, and where there are none the reason.
 
     Raises:
-        ValueError: boxes and joints of different numbers.
+        UserError: boxes and joints of different numbers, or such as cannot be this
+            picture's; or several entries that may be.
     """
     found = _candidates(path, width, height, choice)
     if isinstance(found, str):
@@ -216,9 +174,11 @@ def _candidates(
     whole = np.array([0.0, 0.0, width, height, 1.0])
     joints: Sequence[np.ndarray | None] = [None]
     if choice.joints is not None:
-        joints = person_boxes.entries_of(choice.joints, str(path))
+        joints, reason = _usable(
+            choice.joints, path, person_boxes.joints_problem, (width, height)
+        )
         if not joints:
-            return "no 2D joints in the file"
+            return f"no 2D joints: {reason}"
     if choice.cropped:
         return [(whole, points, "") for points in joints]
     if choice.boxes is None:
@@ -226,27 +186,43 @@ def _candidates(
             return [(whole, None, "")]
         threshold = choice.visibility_threshold
         return [_around(j, whole, threshold) for j in joints if j is not None]
-    boxes = person_boxes.entries_of(choice.boxes, str(path))
+    boxes, reason = _usable(
+        choice.boxes, path, person_boxes.box_problem, (width, height)
+    )
     if choice.joints is not None and boxes and len(boxes) != len(joints):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected as many boxes as persons with 2D joints, found "
             f"{len(boxes)} and {len(joints)}"
         )
     if choice.joints is None:
         joints = [None] * len(boxes)
-    kept: list[_Candidate] = []
-    for box, points in zip(boxes, joints, strict=False):
-        problem = person_boxes.box_problem(box, width, height)
-        if problem:
-            logging.warning("%s: left out a box with %s", path, problem)
-        elif box[4] > choice.threshold:
-            kept.append((box, points, ""))
+    kept: list[_Candidate] = [
+        (box, points, "")
+        for box, points in zip(boxes, joints, strict=False)
+        if box[4] > choice.threshold
+    ]
     if kept:
         return kept
     if choice.whole_if_none and len(joints) <= 1:
         points = joints[0] if joints else None
         return [(whole, points, "no box: the whole picture")]
-    return f"none of {len(boxes)} boxes with a score above {choice.threshold:g}"
+    if not boxes:
+        return f"no box: {reason}"
+    return f"none of {len(boxes)} boxes has a score above {choice.threshold:g}"
+
+
+def _usable(
+    table: Mapping[str, list[np.ndarray]],
+    path: pathlib.Path,
+    problem_of: Callable[[np.ndarray, int, int], str],
+    size: tuple[int, int],
+) -> tuple[list[np.ndarray], str]:
+    """A picture's entries, or why there are none; none that cannot be its own."""
+    found = person_boxes.find(table, str(path))
+    for index, entry in enumerate(found.entries):
+        if problem := problem_of(entry, *size):
+            raise UserError(f"{path}: {found.where}: person {index}: {problem}")
+    return found.entries, found.reason
 
 
 def _around(joints: np.ndarray, whole: np.ndarray, threshold: float) -> _Candidate:
@@ -263,9 +239,14 @@ def _around(joints: np.ndarray, whole: np.ndarray, threshold: float) -> _Candida
     return np.append(box, 1.0), joints, ""
 
 
+def told(path: pathlib.Path) -> dict[str, str]:
+    """What ``predictions.json`` says of which picture is meant."""
+    return {"file": shown(path.name), "picture": shown(path)}
+
+
 def walk(
     paths: Sequence[pathlib.Path],
-    names: Mapping[pathlib.Path, str],
+    names: predict_names.Names,
     choice: Choice,
     skipped: list[dict],
     failed: list[dict],
@@ -274,27 +255,29 @@ def walk(
 
     Args:
         paths: of the pictures.
-        names: of ``result_names``.
+        names: of ``predict_names.plan``.
         choice: how to choose persons.
         skipped: gets what pictures have no person, and why.
-        failed: gets what pictures could not be read, or have other numbers of boxes
-            and joints, and why.
+        failed: gets what pictures could not be read or named, or have boxes or joints
+            that cannot be theirs, and why.
 
     Yields:
         uint8 picture and its persons; without persons, too, so that all can be counted.
     """
     for path in paths:
         try:
+            if path in names.problems:
+                raise UserError(f"{shown(path)}: {names.problems[path]}")
             picture = read_picture(path)
             height, width = picture.shape[:2]
-            people, reason = persons_in(path, names[path], width, height, choice)
-        except ValueError as error:
+            people, reason = persons_in(path, names.of[path], width, height, choice)
+        except UserError as error:
             logging.error("%s", error)
-            failed.append({"file": path.name, "reason": str(error)})
+            failed.append({**told(path), "reason": str(error)})
             yield np.zeros((1, 1, 3), np.uint8), []
             continue
         if not people:
             logging.warning("%s: skipped: %s", path, reason)
-            skipped.append({"file": path.name, "reason": reason})
+            skipped.append({**told(path), "reason": reason})
         crc = zlib.crc32(picture.tobytes(), height)
         yield picture, [dataclasses.replace(who, picture_crc=crc) for who in people]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from hmr_jax.body.model import BodyModel
-from hmr_jax.commands.predict_inputs import Person
+from hmr_jax.commands.predict_inputs import Person, told
 from hmr_jax.files import atomic_write
 
 KEPT = {
@@ -154,7 +154,7 @@ def summary_row(person: Person, arrays: Mapping[str, np.ndarray]) -> dict[str, A
         return [round(float(x), 5) for x in arrays[name].reshape(-1)]
 
     row = {
-        "file": person.path.name,
+        **told(person.path),
         "person": person.index,
         "result": f"{result_stem(person)}.npz",
         "box_xywh_px": numbers("box_xywh_px"),

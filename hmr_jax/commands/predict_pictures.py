@@ -202,26 +202,31 @@ def sample_sheet(
 
 
 def overview_tile(
-    prediction: Mapping[str, Any], body: BodyModel, size_px: int = TILE_PX // 2
+    crop: np.ndarray,
+    arrays: Mapping[str, Any],
+    body: BodyModel,
+    size_px: int = TILE_PX // 2,
 ) -> np.ndarray:
     """Crop, joints and body side by side.
 
     Args:
-        prediction: of ``predict_engine.Predictor``.
+        crop: of ``predict_engine.Cut``.
+        arrays: of the person's result, new or read back.
         body: for its faces.
         size_px: height, and half the width, of the picture.
 
     Returns:
         uint8 image.
     """
-    crop = crop_tile(prediction, size_px)
-    # From the proxy representation's pixels to the tile's.
-    scale = size_px / np.asarray(prediction["proxy"]).shape[0]
+    prediction = {**arrays, "crop": crop}
+    # From pixels of the picture to the tile's.
+    box = np.asarray(arrays["crop_box_px"], np.float64)
+    places = (np.asarray(arrays["joints2d_px"], np.float64) - box[:2]) / box[2:]
     skeleton = draw.draw_skeleton(
-        crop,
-        np.asarray(prediction["proxy_joints_px"]) * scale,
+        crop_tile(prediction, size_px),
+        (places + 0.5) * size_px,
         JOINT_SETS["coco_17"].parents,
-        visible=np.asarray(prediction["joints2d_visible"]),
+        visible=np.asarray(arrays["joints2d_visible"]),
         joints=JOINT_SETS["coco_17"].joints,
     )
     return np.concatenate([skeleton, overlay_tile(prediction, body, size_px)], 1)

@@ -12,16 +12,17 @@ from hmr_jax import progress
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import (
     predict_inputs,
+    predict_names,
     predict_outputs,
     predict_overlay,
     predict_pictures,
 )
 from hmr_jax.commands.predict_engine import Cut, Predictor
 from hmr_jax.commands.predict_inputs import Person
+from hmr_jax.commands.predict_names import OVERVIEW, SUMMARY
+from hmr_jax.errors import UserError
 from hmr_jax.render import draw
 from hmr_jax.training import records
-
-SUMMARY, OVERVIEW = "predictions.json", "overview.png"
 
 
 @dataclasses.dataclass
@@ -91,16 +92,18 @@ class Run:
             What was done; it is also in ``predictions.json``.
 
         Raises:
-            ValueError: a result is there that was made with other settings.
+            UserError: a result is there that was made with other settings, or a file
+                that predict did not write.
         """
+        names = predict_names.plan(self.out, paths)
         self.out.mkdir(parents=True, exist_ok=True)
+        predict_names.write_ledger(self.out, names)
         report = Report()
         waiting: list[Cut] = []
-        tiles: list[tuple[str, np.ndarray]] = []
+        tiles: _Tiles = {}
         overlays = predict_overlay.Overlays(
             self.out, self.body, drawn=self.pictures and self.uncropped
         )
-        names = predict_inputs.result_names(paths)
         found = predict_inputs.walk(paths, names, choice, report.skipped, report.failed)
         for picture, people in progress.bar(found, total=len(paths), unit="pictures"):
             overlays.begin(picture, people)
@@ -108,6 +111,7 @@ class Run:
                 kept = self._kept(person, report)
                 if kept is not None:
                     overlays.add(person, kept, new=False)
+                    self._tile(tiles, self.predictor.cut(picture, person), kept)
                     continue
                 overlays.forget(person)
                 self._note(person, picture)
@@ -117,7 +121,7 @@ class Run:
                     waiting = []
         if waiting:
             self._batch(waiting, report, tiles, overlays)
-        self._finish(report, tiles)
+        self._finish(report, tiles, paths)
         return report
 
     def _kept(self, person: Person, report: Report) -> dict | None:
@@ -130,7 +134,7 @@ class Run:
             return None
         made_with = predict_outputs.fingerprint(self.settings, person)
         if str(arrays["made_with"]) != made_with:
-            raise ValueError(
+            raise UserError(
                 f"{path}: was made with another model, other settings, another "
                 "picture, other boxes or joints; give another --out, or --overwrite"
             )
@@ -148,7 +152,7 @@ class Run:
         self,
         cuts: list[Cut],
         report: Report,
-        tiles: list,
+        tiles: "_Tiles",
         overlays: predict_overlay.Overlays,
     ) -> None:
         for cut, prediction in zip(
@@ -167,15 +171,16 @@ class Run:
                 )
             except FloatingPointError as error:
                 logging.error("%s: person %d: %s", person.path, person.index, error)
-                reason = {"file": person.path.name, "person": person.index}
+                reason = {**predict_inputs.told(person.path), "person": person.index}
                 report.failed.append({**reason, "reason": str(error)})
                 overlays.add(person, None, new=True)
                 continue
-            self._write(person, prediction, arrays, tiles)
+            self._write(person, prediction, arrays)
+            self._tile(tiles, cut, arrays)
             overlays.add(person, arrays, new=True)
             report.people.append(predict_outputs.summary_row(person, arrays))
 
-    def _write(self, person, prediction, arrays, tiles) -> None:
+    def _write(self, person, prediction, arrays) -> None:
         """Write a person's files; the result last, for it says that all is there."""
         stem = predict_outputs.result_stem(person)
         if self.mesh:
@@ -189,24 +194,31 @@ class Run:
                     prediction, self.body, self.tile_px
                 )
                 draw.save_png(self.out / f"{stem}_samples.png", sheet)
-            if len(tiles) < predict_pictures.OVERVIEW_LIMIT:
-                tiles.append(
-                    (
-                        stem,
-                        predict_pictures.overview_tile(
-                            prediction, self.body, self.tile_px // 2
-                        ),
-                    )
-                )
         made_with = predict_outputs.fingerprint(self.settings, person)
         predict_outputs.write_result(self.out / f"{stem}.npz", arrays, made_with)
 
-    def _finish(self, report: Report, tiles: list) -> None:
+    def _tile(self, tiles: "_Tiles", cut: Cut, arrays: dict) -> None:
+        """Draw a person's part of the overview, from the result alone."""
+        if self.pictures and len(tiles) < predict_pictures.OVERVIEW_LIMIT:
+            tiles[cut.person.path, cut.person.index] = (
+                predict_outputs.result_stem(cut.person),
+                predict_pictures.overview_tile(
+                    cut.crop, arrays, self.body, self.tile_px // 2
+                ),
+            )
+
+    def _finish(
+        self, report: Report, tiles: "_Tiles", paths: Sequence[pathlib.Path]
+    ) -> None:
+        place = {path: number for number, path in enumerate(paths)}
         if tiles:
-            names, pictures = zip(*tiles, strict=True)
+            ordered = sorted(tiles, key=lambda who: (place[who[0]], who[1]))
+            names, pictures = zip(*(tiles[who] for who in ordered), strict=True)
             sheet = draw.contact_sheet(pictures, 4, names)
             draw.save_png(self.out / OVERVIEW, sheet)
-        order = sorted(report.people, key=lambda row: (row["file"], row["person"]))
+        order = sorted(
+            report.people, key=lambda row: (row["file"], row["picture"], row["person"])
+        )
         records.write_json(
             self.out / SUMMARY,
             {
@@ -217,3 +229,7 @@ class Run:
                 "failed": report.failed,
             },
         )
+
+
+_Tiles = dict[tuple[pathlib.Path, int], tuple[str, np.ndarray]]
+"""Picture and person -> caption and part of the overview."""

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hmr_jax.files import atomic_write
+from hmr_jax.pictures import decode_picture
 
 LEFT_RGB, RIGHT_RGB, MIDDLE_RGB = (255, 120, 40), (60, 140, 255), (80, 220, 120)
 CAPTION_BAND_PX = 14
@@ -259,10 +260,12 @@ def decode_image(data: bytes) -> np.ndarray:
         data: bytes of an image file.
 
     Returns:
-        uint8 array [height, width, 3], or [height, width] for a grey picture.
+        RGB, uint8 array [height, width, 3]; see ``hmr_jax.pictures``.
+
+    Raises:
+        UnreadablePictureError: it is none, or not whole.
     """
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.array(picture if picture.mode == "L" else picture.convert("RGB"))
+    return decode_picture(data, "picture in memory")
 
 
 def save_png(path: str | os.PathLike, image: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Files of boxes and 2D joints, in all layouts, whole and damaged."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,6 +66,9 @@ def test_joints_of_one_or_more_persons(tmp_path):
         ({"a.png": "text"}, r"a\.png: expected a list, found str"),
         ([{"image_id": 1}], r"entry 0: expected an object with 'keypoints'"),
         ([{"keypoints": [1] * 51}], r"entry 0: expected file_name or image_id"),
+        ({"a.png": [[1, float("inf"), 1]] * 17}, r"a\.png: .*finite.*infinite"),
+        ({"a.png": [[1, 1, float("inf")]] * 17}, r"a\.png: .*finite.*infinite"),
+        ({"a.png": [[1, 1, 1e999]] * 17}, r"a\.png: .*finite.*infinite"),
         ("text", r"expected a list or an object, found str"),
     ],
 )
@@ -83,6 +87,16 @@ def test_joints_of_another_layout_are_refused(tmp_path, content, message):
         ({"file_name": [1]}, r"expected file_name or image_id.*found \[1\]"),
         ({"bbox": None}, r"bbox: expected a list of numbers, found NoneType"),
         ({"bbox": ["a", 1, 2, 3]}, r"expected numbers"),
+        ({"bbox": [10**400, 1, 2, 3]}, r"expected numbers"),
+        ({"bbox": [{}, 1, 2, 3]}, r"expected numbers"),
+        ({"bbox": [1, 2, None, 3]}, r"expected finite numbers, found 1, 2, nan, 3"),
+        (
+            {"bbox": [1, 2, 0, 3]},
+            r"expected a width and .* found 1, 2, 0, 3",
+        ),
+        ({"bbox": [1, 2, 3, -4]}, r"expected a width and a height above 0"),
+        ({"score": float("inf")}, r"expected finite numbers, found 1, 2, 3, 4, inf"),
+        ({"score": float("nan")}, r"expected finite numbers"),
     ],
 )
 def test_entries_of_boxes_of_another_layout_are_named(tmp_path, changes, message):
@@ -90,6 +104,41 @@ def test_entries_of_boxes_of_another_layout_are_named(tmp_path, changes, message
     path = write(tmp_path / "a.json", [good, good | changes])
     with pytest.raises(ValueError, match=r"a\.json: entry 1: " + message):
         person_boxes.read_boxes(path)
+
+
+def test_spellings_of_a_name_are_one_entry(tmp_path):
+    rows = {"x\\a.png": [[1, 2, 3, 4]], "./x/a.png": [[5, 6, 7, 8]]}
+    found = person_boxes.read_boxes(write(tmp_path / "a.json", rows))
+    assert set(found) == {"x/a.png"} and len(found["x/a.png"]) == 2
+    for name in ("x/a.png", "/data/x/a.png", "y/a.png", "x\\a.png"):
+        assert len(person_boxes.entries_of(found, name)) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_says_how_a_file_is_written(tmp_path, encoding):
+    path = tmp_path / "a.json"
+    path.write_bytes(json.dumps({"a.png": [[1, 2, 3, 4]]}).encode(encoding))
+    assert set(person_boxes.read_boxes(str(path))) == {"a.png"}
+
+
+def test_other_things_than_persons_are_counted(tmp_path):
+    entry = {"file_name": "a.png", "bbox": [1, 2, 0, 4], "category_id": 3}
+    found = person_boxes.read_boxes(write(tmp_path / "a.json", [entry, entry]))
+    assert found == {"a.png": []} and found.others == {"a.png": 2}
+    said = r"a\.json has 2 entries for a\.png, none of category 1 \(a person\)$"
+    assert re.search(said, person_boxes.find(found, "a.png").reason)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[" * 100_000, b'{"a": 1' + b"0" * 5000 + b"}", b"\xff\xfe\x00", b"\x00"],
+)
+def test_what_is_no_json_is_named(tmp_path, data):
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    for read in (person_boxes.read_boxes, person_boxes.read_joints2d):
+        with pytest.raises(ValueError, match=r"a\.json: expected"):
+            read(str(path))
 
 
 def test_a_missing_file_name_leaves_the_number(tmp_path):
@@ -164,9 +213,11 @@ def test_boxes_around_joints():
         ([0, 0, 0, 10], "size"),
         ([0, 0, 10, -1], "size"),
         ([0, np.nan, 10, 10], "finite"),
-        ([-10, 0, 10, 10], "no place"),
-        ([40, 0, 10, 10], "no place"),
-        ([0, 30, 10, 10], "no place"),
+        ([-10, 0, 10, 10], "expected a place"),
+        ([40, 0, 10, 10], "expected a place"),
+        ([0, 30, 10, 10], "expected a place"),
+        ([-40, -40, 120, 110], ""),
+        ([-41, -40, 120, 110], "as large as the picture"),
     ],
 )
 def test_boxes_that_cannot_be_used(box, said):

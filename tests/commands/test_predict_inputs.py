@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmr_jax.commands import predict_inputs
+from hmr_jax.commands import person_boxes, predict_inputs
 from hmr_jax.commands.predict_inputs import Choice, persons_in
 
 PATH = pathlib.Path("x/a.png")
@@ -33,18 +33,91 @@ def test_persons_are_those_of_certain_boxes():
     assert len(found) == 3
 
 
-def test_pictures_without_persons():
-    for table in ({}, boxes(), boxes(UNSURE), boxes([1, 1, 0, 5, 1.0])):
-        found, reason = persons(Choice(boxes=table))
-        assert not found and "boxes with a score above 0.95" in reason
-        (whole,), _ = persons(Choice(boxes=table, whole_if_none=True))
-        np.testing.assert_array_equal(whole.box_xywh_px, [0, 0, 100, 80])
-        assert "no box" in whole.note
+@pytest.mark.parametrize(
+    "table, said",
+    [
+        ({}, "no box: the file does not mention it"),
+        ({"b.png": []}, "no box: the file does not mention it"),
+        (boxes(), "no box: the file has no person for a.png"),
+        (boxes(UNSURE), "none of 1 boxes has a score above 0.95"),
+    ],
+)
+def test_pictures_without_persons_and_the_true_reason(table, said):
+    found, reason = persons(Choice(boxes=table))
+    assert not found and reason == said
+    (whole,), _ = persons(Choice(boxes=table, whole_if_none=True))
+    np.testing.assert_array_equal(whole.box_xywh_px, [0, 0, 100, 80])
+    assert "no box" in whole.note
+
+
+def test_pictures_without_boxes_or_joints():
     (whole,), _ = persons(Choice())
     np.testing.assert_array_equal(whole.box_xywh_px, [0, 0, 100, 80])
     assert whole.joints is None and not whole.note
     found, reason = persons(Choice(joints={"b.png": [np.ones((17, 3))]}))
-    assert not found and "no 2D joints" in reason
+    assert not found and reason == "no 2D joints: the file does not mention it"
+
+
+JOINTS = np.tile([[50.0, 40.0, 0.9]], (17, 1))
+
+
+def with_joint(*values):
+    joints = JOINTS.copy()
+    joints[3] = values
+    return joints
+
+
+@pytest.mark.parametrize(
+    "box, said",
+    [
+        ([1, 1, 0, 5, 1.0], "size, found 0 x 5"),
+        ([1, 1, 5, -5, 1.0], "size, found 5 x -5"),
+        ([1, 1, 5, 5, np.inf], "finite numbers, found 1, 1, 5, 5, inf"),
+        ([1, np.nan, 5, 5, 1.0], "finite numbers"),
+        ([1e6, 1, 5, 5, 1.0], "place in the picture of 100 x 80"),
+        ([-50, 0, 50, 80, 1.0], "place in the picture of 100 x 80"),
+        ([0, 0, 1e6, 50, 1.0], "as large as the picture"),
+        ([-300, 0, 350, 50, 1.0], "as large as the picture"),
+    ],
+)
+def test_boxes_that_cannot_be_this_pictures_are_refused(box, said):
+    with pytest.raises(
+        ValueError, match=rf"a\.png: the file: a\.png: person 1: .*{said}"
+    ):
+        persons(Choice(boxes=boxes(NEAR, box)))
+
+
+@pytest.mark.parametrize("place", [(1e6, 40), (50, -1e6), (201, 40), (50, -101)])
+def test_joints_far_outside_the_picture_are_refused(place):
+    joints = {"a.png": [JOINTS, with_joint(*place, 0.9)]}
+    with pytest.raises(
+        ValueError, match=r"a\.png: the file: a\.png: person 1: .*near it, .*joint 3 at"
+    ):
+        persons(Choice(joints=joints))
+
+
+@pytest.mark.parametrize(
+    "joint", [(199, 40, 0.9), (-5, 85, 0.9), (1e6, 40, 0.0), (np.nan, np.nan, np.nan)]
+)
+def test_joints_near_the_picture_or_missing_are_not(joint):
+    found, _ = persons(Choice(joints={"a.png": [with_joint(*joint)]}))
+    assert len(found) == 1
+
+
+def test_of_two_pictures_of_one_name_only_the_one_that_is_meant_has_boxes():
+    table = person_boxes.Table({"x/a.png": [np.array(NEAR)]})
+    both = table.for_pictures(["x/a.png", "y/a.png"])
+    assert len(persons(Choice(boxes=both))[0]) == 1
+    other = pathlib.Path("y/a.png")
+    found, reason = persons_in(other, "a", 100, 80, Choice(boxes=both))
+    assert not found and "does not mention it" in reason
+    unclear = person_boxes.Table(boxes(NEAR), "boxes.json")
+    unclear = unclear.for_pictures(["x/a.png", "y/a.png"])
+    with pytest.raises(
+        ValueError,
+        match=r"y/a\.png: expected one .* in boxes\.json, but 'a\.png' fits",
+    ):
+        persons_in(other, "a", 100, 80, Choice(boxes=unclear))
 
 
 def test_joints_go_with_boxes_or_make_them():
@@ -68,23 +141,26 @@ def test_joints_go_with_boxes_or_make_them():
 
 
 def test_files_of_unknown_pictures(caplog):
-    paths = [pathlib.Path("x/a.png"), pathlib.Path("x/0012.jpg")]
-    predict_inputs.warn_of_unknown({"a.png": [], "12": []}, paths, "--boxes")
-    predict_inputs.warn_of_unknown({"a": [], "d.png": []}, paths, "--boxes")
+    def check(*names):
+        table = person_boxes.Table(dict.fromkeys(names, []))
+        pictures = ["x/a.png", "x/0012.jpg"]
+        predict_inputs.check_known(table.for_pictures(pictures), "--boxes")
+
+    check("a.png", "12")
+    check("a", "d.png")
+    assert "--boxes: 1 of 2 entries belong to no picture: d.png" in caplog.text
     with pytest.raises(ValueError, match=r"--boxes: none of its 2 .*d\.png, e\.png"):
-        predict_inputs.warn_of_unknown({"d.png": [], "e.png": []}, paths, "--boxes")
+        check("d.png", "e.png")
 
 
-def test_listing(tmp_path):
-    for name in ("b.JPG", "a.png", "a.jpg", "c.txt"):
+def test_listing(tmp_path, monkeypatch):
+    for name in ("b.JPG", "a.png", "a.jpg", "c.txt", "._a.jpg", ".hidden.png"):
         (tmp_path / name).write_bytes(b"")
-    paths = predict_inputs.list_pictures([str(tmp_path), str(tmp_path / "a.png")])
+    monkeypatch.chdir(tmp_path)
+    words = [str(tmp_path), str(tmp_path / "a.png"), "a.jpg", "x/../b.JPG"]
+    (tmp_path / "x").mkdir()
+    paths = predict_inputs.list_pictures(words)
     assert [path.name for path in paths] == ["a.jpg", "a.png", "b.JPG"]
-    names = predict_inputs.result_names(paths)
-    assert list(names.values()) == ["a_jpg", "a_png", "b"]
-    other = tmp_path / "more" / "b.JPG"
-    with pytest.raises(ValueError, match=r"different file names.*more"):
-        predict_inputs.result_names([*paths, other])
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         predict_inputs.list_pictures([str(tmp_path / "none")])
     (tmp_path / "empty").mkdir()
@@ -106,5 +182,5 @@ def test_reading(tmp_path):
     data = (tmp_path / "b.jpg").read_bytes()
     for name, content in (("cut.jpg", data[: len(data) // 2]), ("no.jpg", b"text")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}: not a whole picture"):
+        with pytest.raises(ValueError, match=f"{name}: no whole picture"):
             predict_inputs.read_picture(tmp_path / name)

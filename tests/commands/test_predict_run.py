@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,8 @@ def test_every_person_has_files_and_the_rest_is_told(done):
         assert {f"{stem}.npz", f"{stem}.obj", f"{stem}.png"} <= names
         assert f"{stem}_samples.png" in names
     assert names >= {"a_overlay.png", "b_overlay.png"}
-    assert names >= {"predictions.json", "overview.png"} and len(names) == 16
+    assert names >= {"predictions.json", "overview.png", "pictures.json"}
+    assert len(names) == 17
     summary = json.loads((out / "predictions.json").read_text())
     assert [row["result"] for row in summary["people"]] == [
         "a_0.npz",
@@ -107,7 +110,7 @@ def test_every_person_has_files_and_the_rest_is_told(done):
     assert [row["num_joints_visible"] for row in summary["people"]] == [16, 17, 0]
     assert "whole picture" in summary["people"][2]["note"]
     (failure,) = report.failed
-    assert failure["file"] == "c.png" and "not a whole picture" in failure["reason"]
+    assert failure["file"] == "c.png" and "no whole picture" in failure["reason"]
     sheet = np.array(Image.open(out / "a_0.png"))
     assert sheet.shape[2] == 3 and sheet.std() > 10
 
@@ -158,6 +161,94 @@ def test_a_run_goes_on_where_it_stopped(done, predictor, body):
             for key in file.files:
                 np.testing.assert_array_equal(again[key], file[key], key)
         (out / "was.npz").unlink()
+
+
+def test_the_overview_shows_everyone_after_a_resumed_run(done, predictor, body):
+    out, paths, choice, _ = done
+    whole = predict_inputs.read_picture(out / "overview.png")
+    (out / "a_1.npz").unlink()
+    report = make(out, predictor, body, pictures=True, mesh=True)(paths, choice)
+    assert report.kept == 2
+    np.testing.assert_array_equal(
+        predict_inputs.read_picture(out / "overview.png"), whole
+    )
+    report = make(out, predictor, body, pictures=True)(paths, choice)
+    assert report.kept == 3
+    np.testing.assert_array_equal(
+        predict_inputs.read_picture(out / "overview.png"), whole
+    )
+
+
+def test_pictures_of_equal_names_keep_their_own_results(
+    folder, predictor, body, tmp_path
+):
+    """As a.jpg, a.png, a_jpg.png and the a.png of another folder are."""
+    pixels = predict_inputs.read_picture(folder / "a.png")
+    paths = [
+        tmp_path / name for name in ("x/a.bmp", "x/a.png", "x/a_bmp.png", "y/a.png")
+    ]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.roll(pixels, 5 * number, axis=1)).save(path)
+    joints = {str(path): joints_table()["a.png"] for path in paths}
+    choice = Choice(joints=joints)
+    out = tmp_path / "out"
+    assert make(out, predictor, body)(paths[:1], choice).kept == 0
+    before = (out / "a_0.npz").read_bytes()
+    report = make(out, predictor, body)(paths, choice)
+    assert report.kept == 2 and len(report.people) == 8 and not report.failed
+    assert len({row["result"] for row in report.people}) == 8
+    assert {row["picture"] for row in report.people} == {str(path) for path in paths}
+    assert (out / "a_0.npz").read_bytes() == before
+    assert make(out, predictor, body)(paths[::-1], choice).kept == 8
+    for path in paths:  # each alone, and even replaced, touches none of the others
+        files = {file: file.read_bytes() for file in out.glob("*.npz")}
+        report = make(out, predictor, body, overwrite=True)([path], choice)
+        own = {row["result"] for row in report.people}
+        for file, content in files.items():
+            if file.name not in own:
+                assert file.read_bytes() == content
+
+
+def test_what_predict_did_not_write_stays(folder, predictor, body, tmp_path):
+    path = tmp_path / "x" / "a.png"
+    path.parent.mkdir()
+    path.write_bytes((folder / "a.png").read_bytes())
+    out = tmp_path / "out"
+    out.mkdir()
+    mine = ("a_0.png", "a_overlay.png", "a_1.npz", "joints.json")
+    for name in mine:
+        (out / name).write_text(name)
+    choice = Choice(joints=joints_table())
+    for _ in range(2):
+        make(out, predictor, body, pictures=True, overwrite=True)([path], choice)
+        assert all((out / name).read_text() == name for name in mine)
+    assert (out / "a_png_0.npz").exists()
+    with pytest.raises(ValueError, match="--out: expected another folder"):
+        make(path.parent, predictor, body)([path], choice)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_names_that_cannot_be_fail_alone(folder, predictor, body, tmp_path):
+    data = (folder / "a.png").read_bytes()
+    long = tmp_path / f"{'y' * 250}.png"
+    odd = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    good = tmp_path / "a.png"
+    for path in (long, odd, good):
+        path.write_bytes(data)
+    out = tmp_path / "out"
+    report = make(out, predictor, body, pictures=True)(
+        [long, odd, good],
+        Choice(
+            joints=dict.fromkeys(
+                [str(long), str(odd), "a.png"], joints_table()["a.png"]
+            )
+        ),
+    )
+    assert len(report.people) == 2 and len(report.failed) == 2
+    summary = json.loads((out / "predictions.json").read_bytes().decode("ascii"))
+    assert [row["file"] for row in summary["failed"]] == [long.name, r"caf\xe9.png"]
+    assert "UTF-8" in summary["failed"][1]["reason"]
 
 
 def test_a_missing_overlay_is_drawn_from_results(done, predictor, body):

@@ -101,7 +101,7 @@ def test_keypoints_are_the_projected_joints(records, batch):
 def test_mask_and_box_are_those_of_the_mesh(records, batch, posed):
     outline = project(np.asarray(posed.vertices_m), np.asarray(batch["intrinsics"]))
     for record, points in zip(records, outline, strict=True):
-        mask = decode_image(record["mask"]) > 0
+        mask = decode_image(record["mask"])[..., 0] > 0
         left, top, width, height = record["bbox_xywh_px"]
         low = np.clip(points.min(0), 0, SIZE - 1)
         high = np.clip(points.max(0), 0, SIZE - 1)
