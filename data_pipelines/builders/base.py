@@ -9,10 +9,9 @@ beside the shards.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import tqdm
@@ -31,6 +30,7 @@ from data_pipelines.builders import (
 from data_pipelines.builders.shards import Part, Shard
 from data_pipelines.builders.source import Factory, RecordSource
 from hmr_jax.errors import MissingPackageError
+from hmr_jax.files import locked
 from hmr_jax.progress import bar as progress_bar
 
 _MOST_LINES = 8
@@ -45,23 +45,6 @@ def describe(source: RecordSource) -> dict[str, Any]:
         "config": source.config(),
     }
     return json.loads(json.dumps(content))
-
-
-@contextlib.contextmanager
-def _sole_builder(parent: str) -> Iterator[None]:
-    """Hold the dataset's lock; a remote folder has none."""
-    storage.make_dir(parent)
-    if not storage.is_local(parent):
-        yield
-        return
-    with open(storage.join(parent, ".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise schema.RecordError(
-                f"{parent}: another process is converting this dataset"
-            ) from error
-        yield
 
 
 def _differences(expected: dict, found: dict, prefix: str = "") -> list[str]:
@@ -283,7 +266,8 @@ def build(
     run = _Run(
         factory, source, working, num_workers, skip_bad, beam_runner, beam_options
     )
-    with _sole_builder(parent):
+    storage.make_dir(parent)
+    with locked(parent, "converting this dataset"):
         if _is_there(path) and not rebuild:
             _check_up_to_date(path, source)
             logging.info("%s: already built, nothing to do", path)

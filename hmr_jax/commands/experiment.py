@@ -15,7 +15,9 @@ from absl import logging
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.errors import UserError
-from hmr_jax.training.checkpoints import Checkpoints, check_matches
+from hmr_jax.remote import location
+from hmr_jax.training.checkpoints import Checkpoints
+from hmr_jax.training.matching import check_matches
 from hmr_jax.training.state import init_key
 from hmr_jax.training.task import Batch, Task, Variables
 
@@ -406,18 +408,9 @@ def load_trained(
         return Trained(variables, params, None)
     if not workdir or params:
         raise UserError("expected either a workdir or a file of parameters")
-    folder = pathlib.Path(workdir) / "checkpoints"
+    folder = location(workdir) / "checkpoints"
     with Checkpoints(folder, **best_by(config), read_only=True) as store:
-        step = {"best": store.best or store.latest, "latest": store.latest}.get(which)
-        if which not in ("best", "latest"):
-            if not which.isdigit():
-                raise UserError(
-                    f"checkpoint: expected best, latest or a step, found {which!r}"
-                )
-            step = int(which)
-        variables = store.restore_variables(step)
-        step = store.latest if step is None else step
-    origin = str(folder / str(step))
+        variables, step, origin = store.read_variables(which)
     check_matches(shapes, variables, origin)
     check_finite(variables, origin)
     logging.info("loaded %s", origin)

@@ -90,7 +90,7 @@ def load_pose2d(path: str) -> tuple[Apply, Any]:
     """
     from hmr_jax.commands.experiment import check_finite
     from hmr_jax.export.params import load_params
-    from hmr_jax.training.checkpoints import check_matches
+    from hmr_jax.training.matching import check_matches
 
     variables = load_params(path)
     try:

@@ -146,14 +146,14 @@ def _valid(batch: Batch, predictions: Mapping[str, Any]) -> np.ndarray:
     return np.ones(np.shape(first)[0], bool)
 
 
-class _NotFiniteError(ValueError):
+class _NotFiniteError(UserError):
     """Rows of an array that should be finite."""
 
     def __init__(self, field: str, bad: np.ndarray):
         super().__init__(field)
         self.field, self.bad = field, bad
 
-    def named(self, batch, seen, valid, names_fn) -> ValueError:
+    def named(self, batch, seen, valid, names_fn) -> UserError:
         """The error that says which sample of the evaluation it is."""
         rows = np.flatnonzero(self.bad)
         row = int(rows[0])
@@ -162,7 +162,7 @@ class _NotFiniteError(ValueError):
             where += f", record {int(np.asarray(batch['sample_index'])[row])}"
         if names_fn is not None:
             where += f", {names_fn(batch)[row]!r}"
-        return ValueError(
+        return UserError(
             f"{self.field}: {len(rows)} of {int(valid.sum())} samples of a batch are "
             f"not finite (first: {where})"
         )

@@ -1,41 +1,63 @@
-"""Checkpoints: whole or absent, the latest few and the best, exact resume.
+"""Checkpoints of a run: the latest few and the best, exact resume, nothing lost.
 
-A checkpoint holds the state's arrays, and beside them as JSON the position in the data
-and the metrics it was saved with. Orbax writes to a temporary folder and renames it, so
-a run killed at any moment finds complete checkpoints only.
+A checkpoint holds the state's arrays, the position in the data and the metrics it was
+saved with (``checkpoint_folders``). Folders that this run did not write are never
+deleted nor written over, whatever they are called; a damaged one is named and passed
+over for the newest that is whole.
 """
 
+import dataclasses
 import math
-import pathlib
-import shutil
-from collections.abc import Mapping
+import os
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from orbax.checkpoint import v1 as ocp
 
 from hmr_jax.errors import UserError
+from hmr_jax.remote import Location, location
+from hmr_jax.training import checkpoint_folders as folders
+from hmr_jax.training.checkpoint_folders import DamagedError, Record
+from hmr_jax.training.matching import check_matches
 from hmr_jax.training.state import TrainState
 
-_NUM_NAMED = 6  # parameters an error lists before it counts the rest
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A whole checkpoint.
+
+    Attributes:
+        name: of its folder.
+        step: of the run.
+        record: what is kept beside the arrays.
+    """
+
+    name: str
+    step: int
+    record: Record
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        directory: where they are kept, one folder per step.
+        directory: where they are kept, one folder per step; local or remote.
         keep_latest: how many of the newest are kept.
         best_metric: name of the metric by which one more is kept; None for none.
         best_mode: 'min' or 'max'.
-        read_only: never delete anything, not even another run's unfinished folder.
+        read_only: never delete anything.
+
+    Raises:
+        UserError: a setting out of range.
+        FileNotFoundError: to be read only, and not there.
     """
 
     def __init__(
         self,
-        directory: str | pathlib.Path,
+        directory: str | os.PathLike,
         *,
         keep_latest: int = 2,
         best_metric: str | None = None,
@@ -44,35 +66,25 @@ class Checkpoints:
     ):
         if best_mode not in ("min", "max"):
             raise UserError(f"best_mode: expected 'min' or 'max', found {best_mode!r}")
-        self.directory = pathlib.Path(directory).absolute()
+        if keep_latest < 1:
+            raise UserError(f"keep_latest: expected at least 1, found {keep_latest}")
+        self.directory: Location = location(directory).absolute()
         self.best_metric = best_metric
         self._sign = 1.0 if best_mode == "max" else -1.0
+        self._keep_latest = keep_latest
         if read_only and not self.directory.is_dir():
             raise FileNotFoundError(f"no checkpoints: {self.directory} does not exist")
-        policies = ocp.training.preservation_policies
-        keep = [policies.LatestN(None if read_only else keep_latest)]
-        if best_metric is not None:
-            keep.append(
-                policies.BestN(
-                    get_metric_fn=self._score,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+        self._records: dict[str, Record] = {}
+        self._damaged: set[str] = set()
         if not read_only and jax.process_index() == 0:
-            _remove_broken(self.directory)
-        self._checkpointer = ocp.training.Checkpointer(
-            self.directory,
-            preservation_policy=policies.AnyPreservationPolicy(keep),
-            cleanup_tmp_directories=not read_only,
-        )
-
-    def _score(self, metrics: Mapping[str, float] | None) -> float:
-        """Larger is better; a checkpoint without the metric is never the best."""
-        value = (metrics or {}).get(self.best_metric or "")
-        if value is None or math.isnan(value):
-            return -math.inf
-        return self._sign * value
+            folders.clear_unfinished(self.directory)
+        entries = self._entries()
+        runs = [entry.record.run for entry in entries if entry.record.run]
+        self._run = runs[-1] if runs else uuid.uuid4().hex
+        for name in self.unreadable():
+            logging.warning(
+                "%s: no whole checkpoint of a run; left as it is", self.directory / name
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -81,28 +93,62 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Finish and free what is held."""
-        self._checkpointer.close()
+        """Nothing is held: every call has finished when it returns."""
+
+    def _all_entries(self) -> list[Entry]:
+        entries = []
+        for name in folders.list_names(self.directory):
+            record = self._records.get(name)
+            if record is None:
+                record = folders.read_record(self.directory / name)
+            if record is not None:
+                self._records[name] = record
+                entries.append(Entry(name, int(name.split(".")[0]), record))
+        return entries
+
+    def _entries(self) -> list[Entry]:
+        """One for each step, in order: the last written that is not known damaged."""
+        whole = [e for e in self._all_entries() if e.name not in self._damaged]
+        return list({entry.step: entry for entry in whole}.values())
+
+    def unreadable(self) -> list[str]:
+        """Names that stand where a checkpoint would, of what is none that is whole."""
+        whole = {entry.name for entry in self._all_entries()} - self._damaged
+        return [n for n in folders.list_names(self.directory) if n not in whole]
+
+    def _score(self, record: Record) -> float:
+        """Larger is better; a checkpoint without the metric is never the best."""
+        value = (record.metrics or {}).get(self.best_metric or "")
+        if value is None or math.isnan(value):
+            return -math.inf
+        return self._sign * value
 
     @property
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        return [entry.step for entry in self._entries()]
 
     @property
     def latest(self) -> int | None:
         """The newest complete checkpoint's step; None without any."""
-        return self.steps[-1] if self.steps else None
+        steps = self.steps
+        return steps[-1] if steps else None
 
     @property
     def best(self) -> int | None:
         """The step of the best complete checkpoint; None where none was scored."""
-        scored = [
-            (self._score(checkpoint.metrics), checkpoint.step)
-            for checkpoint in self._checkpointer.checkpoints
-        ]
-        score, step = max(scored, default=(-math.inf, None))
-        return step if score > -math.inf else None
+        ranked = self._ranked()
+        found = ranked and self._score(ranked[0].record) > -math.inf
+        return ranked[0].step if found else None
+
+    def _ranked(self) -> list[Entry]:
+        """The best first, of equals the newest; those without a score at the end."""
+        key = lambda entry: (self._score(entry.record), entry.step)  # noqa: E731
+        return sorted(self._entries(), key=key, reverse=True)
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """What the checkpoint of a step was evaluated to, if it was."""
+        return self._entry(step).record.metrics
 
     def save(
         self,
@@ -114,25 +160,45 @@ class Checkpoints:
         """Write a checkpoint and return when it is complete.
 
         Args:
-            state: the run's arrays, the same on every process.
+            state: the run's arrays, the same on every process; process 0 writes them.
             extra: JSON values kept beside them (the position in the data).
             metrics: evaluation results at this step, if there are any.
 
         Returns:
-            The step. One that is there already is left as it is.
+            The step. One that is there already is left as it is, unless it has no
+            metrics and is given some now.
         """
         arrays = jax.tree.map(np.asarray, jax.device_get(_as_dict(state)))
         step = int(arrays["step"])
-        if step in self.steps:
-            return step
-        self._checkpointer.save(
-            step,
-            arrays,
-            force=True,
-            metrics=dict(metrics) if metrics else None,
-            custom_metadata=dict(extra or {}),
-        )
+        if jax.process_index() == 0:
+            self._save(step, arrays, dict(extra or {}), dict(metrics or {}) or None)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices(f"checkpoint {step}")
         return step
+
+    def _save(self, step, arrays, extra, metrics) -> None:
+        there = [entry for entry in self._entries() if entry.step == step]
+        if there and (there[0].record.metrics or not metrics):
+            return
+        name = folders.free_name(self.directory, step)
+        record = Record(run=self._run, extra=extra, metrics=metrics)
+        folders.write(self.directory, name, arrays, record)
+        self._remove_superfluous()
+
+    def _remove_superfluous(self) -> None:
+        """Keep the latest and the best; touch nothing that another run wrote."""
+        own = [e for e in self._entries() if e.record.run == self._run]
+        kept = {entry.name for entry in own[-self._keep_latest :]}
+        ranked = [e for e in self._ranked() if e in own]
+        if ranked and self._score(ranked[0].record) > -math.inf:
+            kept.add(ranked[0].name)
+        for entry in self._all_entries():
+            superfluous = entry.record.run == self._run and entry.name not in kept
+            if superfluous and entry.name not in self._damaged:
+                folders.remove(self.directory / entry.name)
+                del self._records[entry.name]
 
     def restore(
         self, abstract: TrainState, step: int | None = None
@@ -141,124 +207,114 @@ class Checkpoints:
 
         Args:
             abstract: a state, or its shapes (``jax.eval_shape``).
-            step: which one, the latest by default.
+            step: which one; by default the newest that is whole.
 
         Returns:
             The state and what ``save`` was given as ``extra``.
 
         Raises:
             FileNotFoundError: no such checkpoint.
+            DamagedError: the one asked for is damaged, or all are.
             UserError: another model or optimiser wrote it; the error names the
                 arrays, the expected and the found shapes.
         """
-        step, metadata = self._metadata(step)
         expected = _as_dict(abstract)
-        where = f"checkpoint {self.directory / str(step)}"
-        check_matches(expected, metadata.metadata, where)
         like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), expected)
-        values = self._checkpointer.load(step, abstract_state=like)
-        return TrainState(**values), dict(metadata.custom_metadata or {})
+        chosen = self._entries()[::-1] if step is None else [self._entry(step)]
+        values, entry = self._read(chosen, expected, like)
+        return TrainState(**values), dict(entry.record.extra)
 
     def restore_variables(self, step: int | None = None) -> dict[str, Any]:
         """Read the model's variables alone, whatever the optimiser was.
 
         Args:
-            step: which one, the latest by default.
+            step: which one; by default the newest that is whole.
 
         Returns:
             ``{'params': ..., 'batch_stats': ...}`` as numpy arrays.
 
         Raises:
             FileNotFoundError: no such checkpoint.
+            DamagedError: the one asked for is damaged, or all are.
         """
-        step, _ = self._metadata(step)
-        values = self._checkpointer.load(step)
-        return {name: values[name] for name in ("params", "batch_stats")}
+        return self.read_variables("latest" if step is None else str(step))[0]
 
-    def _metadata(self, step):
-        if step is None:
-            step = self.latest
-        if step is None or step not in self.steps:
-            wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-            found = f"the steps there are {self.steps}" if self.steps else "it has none"
-            raise FileNotFoundError(f"no {wanted} in {self.directory}: {found}")
-        return step, self._checkpointer.metadata(step)
+    def read_variables(self, which: str) -> tuple[dict[str, Any], int, str]:
+        """Read the variables of the checkpoint that a user names.
+
+        Args:
+            which: 'best' (of the whole ones, or the newest where none was scored),
+                'latest', or a step.
+
+        Returns:
+            The variables, their step and the folder they were read from.
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            DamagedError: the one asked for is damaged, or all are.
+            UserError: ``which`` is none of these.
+        """
+        if which == "best":
+            chosen = self._ranked()
+        elif which == "latest":
+            chosen = self._entries()[::-1]
+        elif which.isdigit():
+            chosen = [self._entry(int(which))]
+        else:
+            raise UserError(
+                f"checkpoint: expected best, latest or a step, found {which!r}"
+            )
+        values, entry = self._read(chosen)
+        variables = {name: values[name] for name in ("params", "batch_stats")}
+        return variables, entry.step, str(self.directory / entry.name)
+
+    def _read(
+        self, chosen: Sequence[Entry], expected: Any = None, like: Any = None
+    ) -> tuple[dict[str, Any], Entry]:
+        """The first of some checkpoints that is whole, and which one it was."""
+        if not chosen:
+            raise self._none("checkpoint")
+        for number, entry in enumerate(chosen):
+            path = self.directory / entry.name
+
+            def prepare(found, path=path):
+                if expected is not None:
+                    check_matches(expected, found, f"checkpoint {path}")
+                return like
+
+            try:
+                values = folders.read(path, prepare)
+            except DamagedError as error:
+                self._damaged.add(entry.name)
+                if number + 1 == len(chosen):
+                    raise DamagedError(f"{error}; {self._whole()}") from error
+                logging.warning("%s; trying %s instead", error, chosen[number + 1].name)
+            else:
+                return values, entry
+        raise AssertionError("unreachable")
+
+    def _entry(self, step: int) -> Entry:
+        for entry in self._entries():
+            if entry.step == step:
+                return entry
+        names = [n for n in self.unreadable() if n.split(".")[0] == str(step)]
+        if names:
+            raise DamagedError(
+                f"{self.directory / names[-1]}: no whole checkpoint of a run; "
+                f"{self._whole()}"
+            )
+        raise self._none(f"checkpoint of step {step}")
+
+    def _whole(self) -> str:
+        steps = self.steps
+        return f"the whole ones are of steps {steps}" if steps else "none is whole"
+
+    def _none(self, wanted: str) -> FileNotFoundError:
+        steps = self.steps
+        found = f"the steps there are {steps}" if steps else "it has none"
+        return FileNotFoundError(f"no {wanted} in {self.directory}: {found}")
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
     names = ("step", "params", "batch_stats", "opt_state")
     return {name: getattr(state, name) for name in names}
-
-
-def flat_names(tree: Any) -> dict[str, Any]:
-    """Leaves by slash-joined names, for messages and comparisons.
-
-    Args:
-        tree: any pytree of dicts, sequences and named tuples.
-
-    Returns:
-        For example ``{'params/conv1/kernel': leaf}``.
-    """
-    pairs = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in pairs
-    }
-
-
-def check_matches(expected: Any, found: Any, where: str) -> None:
-    """Compare the names and shapes of two trees of arrays.
-
-    Args:
-        expected: arrays or shapes of the model at hand.
-        found: arrays or metadata of a file.
-        where: the file, for the message.
-
-    Raises:
-        UserError: names and shapes of what differs, the first few of them.
-    """
-    ours = {name: tuple(leaf.shape) for name, leaf in _comparable(expected).items()}
-    theirs = {name: tuple(leaf.shape) for name, leaf in _comparable(found).items()}
-    problems = [
-        f"{name}: expected {ours.get(name, 'nothing')}, "
-        f"found {theirs.get(name, 'nothing')}"
-        # Parameters first: they say most.
-        for name in sorted(
-            ours.keys() | theirs.keys(), key=lambda n: (not n.startswith("params"), n)
-        )
-        if ours.get(name) != theirs.get(name)
-    ]
-    if problems:
-        # The optimiser's arrays follow the parameters: only alone are they news.
-        problems = [p for p in problems if not p.startswith("opt_state")] or problems
-        more = len(problems) - _NUM_NAMED
-        rest = [f"and {more} more"] if more > 0 else []
-        raise UserError(
-            f"{where} does not fit this model: "
-            + "; ".join(problems[:_NUM_NAMED] + rest)
-        )
-
-
-def _comparable(tree: Any) -> dict[str, Any]:
-    """Leaves by name; the optimiser's, which files keep as lists, by position."""
-    leaves = {}
-    for name, part in tree.items():
-        if name == "opt_state":
-            for index, leaf in enumerate(jax.tree.leaves(part)):
-                leaves[f"opt_state/{index}"] = leaf
-        else:
-            leaves.update(flat_names({name: part}))
-    return leaves
-
-
-def _remove_broken(directory: pathlib.Path) -> None:
-    """Delete folders a killed run left half-deleted: a number without its metadata."""
-    if not directory.is_dir():
-        return
-    for path in directory.iterdir():
-        complete = (path / "_CHECKPOINT_METADATA").is_file() and (
-            path / "state" / "_METADATA"
-        ).is_file()
-        if path.is_dir() and path.name.isdigit() and not complete:
-            logging.warning("removing incomplete checkpoint %s", path)
-            shutil.rmtree(path)

@@ -13,6 +13,8 @@ import tensorflow_datasets as tfds
 from data_pipelines import records, schema
 from data_pipelines.builders import base, beam, selecting, synthetic
 from data_pipelines.builders.raw import RawSource
+from hmr_jax.errors import UserError
+from hmr_jax.files import locked
 from tests.data_pipelines import people
 from tests.data_pipelines.people import People, build_people, make_record
 
@@ -191,8 +193,10 @@ def test_remains_of_another_conversion_are_cleared(tmp_path):
 
 def test_only_one_conversion_at_a_time(tmp_path):
     with (
-        base._sole_builder(tmp_path / "people_smpl_24"),
-        pytest.raises(schema.RecordError, match="another process is converting"),
+        locked(tmp_path / "people_smpl_24", "converting"),
+        pytest.raises(
+            UserError, match=r"people_smpl_24: another process is converting"
+        ),
     ):
         build_people(tmp_path, count=3)
 
