@@ -1,7 +1,6 @@
 """Every record read again: checksum, schema, pixels, and labels that must agree."""
 
 import dataclasses
-import io
 import logging
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import numpy as np
 
 from data_pipelines import records, schema
 from data_pipelines.schema import RecordError
+from hmr_jax import pictures
 
 _EDGES = np.logspace(-7, 5, 12001)
 """Borders of the classes in which values are counted; a quarter of a percent wide."""
@@ -200,12 +200,9 @@ def projection_errors_px(record: schema.Record) -> np.ndarray:
 
 
 def _decode(data: bytes, where: str) -> None:
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+        pictures.decode_picture(data, where)
+    except pictures.UnreadablePictureError as error:
         raise RecordError(
             f"{where}: expected an image that decodes, found {len(data)} bytes: {error}"
         ) from error

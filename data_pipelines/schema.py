@@ -5,7 +5,6 @@ joints of its own joint set, whose name stands in the dataset's metadata.
 """
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from data_pipelines.fields import FIELDS, FieldSpec
 from hmr_jax.errors import UserError
+from hmr_jax.pictures import read_header
 
 SCHEMA_VERSION = "1.1.0"
 """Changes when a field's name, type, shape or meaning changes."""
@@ -142,15 +142,16 @@ def _image_kind(data: bytes) -> str | None:
 
 
 def _check_image(name: str, data: bytes, size: tuple[int, int], where: str) -> None:
-    from PIL import Image
-
     if _image_kind(data) is None:
         raise RecordError(
             f"{where}: field {name}: expected a JPEG or PNG file, "
             f"found {len(data)} bytes beginning {data[:8]!r}"
         )
-    with Image.open(io.BytesIO(data)) as image:
-        found = image.size
+    try:
+        header = read_header(data)
+    except ValueError as error:
+        raise RecordError(f"{where}: field {name}: {error}") from error
+    found = (header.width, header.height)
     if found != size:
         raise RecordError(
             f"{where}: field {name}: expected {size[0]} x {size[1]} pixels "

@@ -12,6 +12,7 @@ from data_pipelines.builders.mpi_inf_3dhp_files import fitted_camera
 from data_pipelines.builders.pandas_frames import read_frame
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.errors import UserError
+from hmr_jax.pictures.names import canonical
 
 _SPLITS = ("train", "validation")
 _BODY_JOINTS = {"smpl": (45, 24), "smplx": (127, 22)}
@@ -95,7 +96,7 @@ class Agora(indexed.IndexedSource):
         for path in self._tables(split):
             table = self._table(path)
             for row, name in enumerate(table["imgPath"]):
-                stem = str(name).rpartition("/")[2].rpartition(".")[0]
+                stem = canonical(str(name)).rpartition("/")[2].rpartition(".")[0]
                 people = len(table["gt_joints_2d"][row])
                 if not people:
                     self.drop(split, "picture without people")
@@ -166,7 +167,9 @@ class Agora(indexed.IndexedSource):
             "frame_id": indexed.frame_number(stem),
             "person_id": person,
             "bbox_xywh_px": box,
-            "gender": str(table["gender"][row][person]),
+            "gender": raw.gender_of(
+                self, f"{path}: row {row}: gender", table["gender"][row][person]
+            ),
             **fields,
         }
         for field, name in (("is_kid", "kid"), ("occlusion_percent", "occlusion")):

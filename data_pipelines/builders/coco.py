@@ -92,9 +92,11 @@ class Coco(indexed.IndexedSource):
         """People in the order of the annotations, or of the detector's list."""
         images, annotations = indexed.coco_lists(
             self,
+            split,
             self._file(split),
             ("file_name", "width", "height"),
-            ("id", "bbox", "keypoints"),
+            ("id",),
+            ("bbox", "keypoints"),
         )
         if self._rootnet and split == "val":
             yield from self._detected(split, images)
@@ -149,8 +151,7 @@ class Coco(indexed.IndexedSource):
     def _image(self, split: str, image: dict) -> Record:
         name = f"{split}{self._year}"
         folder = indexed.folder_of(self, name, f"images/{name}")
-        path = raw.join(folder, image["file_name"])
-        return indexed.same_size(self, self.read_image(path), image, path)
+        return indexed.sized_image(self, folder, image["file_name"], image)
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one picture."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_pipelines.builders.joblib_files import read_joblib
 from data_pipelines.builders.raw import RawSource, join
+from hmr_jax.pictures.names import canonical
 
 _DATA_FOLDER = re.compile(r"^(?:.*?/)?data/")
 
@@ -124,7 +125,14 @@ class Database(RawSource):
             name: relative to the authors' repository, so that it holds ``data/``, or
                 to the folder of images.
         """
-        return join(self.images, _DATA_FOLDER.sub("", name))
+        return join(self.images, _DATA_FOLDER.sub("", canonical(name)))
+
+    def read_row_image(self, name: str) -> dict[str, Any]:
+        """The image that the database names; see ``RawSource.read_named``."""
+        path = self.image_path(name)
+        return self.read_named(
+            self.images, path[len(self.images.rstrip("/")) :].lstrip("/")
+        )
 
     def row(self, split: str, name: str, index: int, shape: tuple) -> np.ndarray:
         """One frame of an array.

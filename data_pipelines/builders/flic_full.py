@@ -98,7 +98,7 @@ class FlicFull(RawSource):
     def example(self, split: str, key: Any) -> schema.Record:
         """One person."""
         person = self._all()[key]
-        image = self.read_image(self.path("images", str(person.filepath)))
+        image = self.read_named(self.path("images"), str(person.filepath))
         coordinates = np.asarray(person.coords, np.float64)
         if coordinates.shape != (2, 29):
             where = f"{self.path('examples.mat')}: example {key}"

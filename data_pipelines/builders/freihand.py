@@ -1,6 +1,5 @@
 """FreiHAND: right hands with MANO parameters, in two published layouts."""
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -177,20 +176,16 @@ class FreiHand(indexed.IndexedSource):
         return record
 
     def _mask(self, path: str) -> Record:
-        from PIL import Image
-
         if not self.exists(path):
             return {}
-        data = self.read_image(path)["image"]
-        with Image.open(io.BytesIO(data)) as image:
-            return {"mask": raw.mask_png(np.asarray(image.convert("L")) > 127)}
+        return {"mask": raw.mask_png(self.read_pixels(path).mean(-1) > 127)}
 
     # --- I2L-MeshNet's layout
 
     def _i2l_entries(self, split: str) -> Iterator[Entry]:
         path = self.path("data", f"freihand_{split}_coco.json")
         keys = ("file_name", "width", "height", "db_idx")
-        images, annotations = indexed.coco_lists(self, path, keys, ("bbox",))
+        images, annotations = indexed.coco_lists(self, split, path, keys, (), ("bbox",))
         boxes = None
         if self._rootnet and split == "eval":
             path = self.path("rootnet_output", "bbox_root_freihand_output.json")
@@ -218,9 +213,8 @@ class FreiHand(indexed.IndexedSource):
         label, where = content[index], f"{self.path('data', name)}: {index}"
         self.require(where, label, ("cam_param",))
         camera = raw.pinhole(label["cam_param"]["focal"], label["cam_param"]["princpt"])
-        path = self.path("data", image["file_name"])
         record = {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, self.path("data"), image["file_name"], image),
             "sequence_id": split,
             "frame_id": int(image["db_idx"]),
             "intrinsics": camera,

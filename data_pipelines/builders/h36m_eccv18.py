@@ -65,13 +65,21 @@ class H36mEccv18(RawSource):
             if not isinstance(frames, list):
                 raise self.wrong(path, "a list of frames", type(frames).__name__)
             for i, frame in enumerate(frames):
-                self.require(f"{path}: frame {i}", frame, (*_LABELS, *_BOX))
+                self.require(f"{path}: frame {i}", frame, ())
             self._labels[split] = frames
         return self._labels[split]
 
     def keys(self, split: str) -> Sequence[int]:
         """Image numbers from 1; the labels follow in the same order."""
-        return range(1, len(self._frames(split)) + 1)
+        needed = {*_LABELS, *_BOX}
+        frames = self._frames(split)
+        keys = [i for i, frame in enumerate(frames, 1) if needed <= frame.keys()]
+        if frames and not keys:
+            missing = ", ".join(sorted(needed - frames[0].keys()))
+            raise self.wrong(self._cache(split), f"frames with {missing}", "none")
+        if len(keys) < len(frames):
+            self.dropped[split, "frame without labels"] = len(frames) - len(keys)
+        return keys
 
     def example(self, split: str, key: Any) -> schema.Record:
         """One frame."""

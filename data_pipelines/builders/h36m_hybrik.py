@@ -72,6 +72,7 @@ class H36mHybrik(indexed.IndexedSource):
         """Frames in the order of the file."""
         pairs = indexed.paired_lists(
             self,
+            split,
             self._file(split),
             ("file_name", "width", "height", "cam_param"),
             ("bbox", "h36m_joints", "smpl_joints", "betas", "thetas", "root_coord"),
@@ -100,9 +101,8 @@ class H36mHybrik(indexed.IndexedSource):
         depth = np.where(joints[:, 3] > 0, joints[:, 2], 1.0)
         before = np.concatenate([joints[:, :2], depth[:, None]], axis=-1)
         pixels = rigid.project(intrinsics, before) * joints[:, 3:]
-        path = self.path("images", image["file_name"])
         record = {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, self.path("images"), image["file_name"], image),
             "sequence_id": key.rpartition("/")[0] or key.rpartition("_")[0],
             "frame_id": int(image.get("frame_idx", indexed.frame_number(key))),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),

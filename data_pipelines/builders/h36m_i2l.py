@@ -114,7 +114,7 @@ class H36mI2l(indexed.IndexedSource):
                     raise self.wrong(path, "a JSON file", "no such file")
             path = self._file(subject, "data")
             images, annotations = indexed.coco_lists(
-                self, path, _IMAGE_KEYS, ("id", "bbox")
+                self, split, path, _IMAGE_KEYS, ("id",), ("bbox",)
             )
             if repeated := seen & images.keys():
                 found = f"image id {min(repeated)} of another subject"
@@ -183,9 +183,8 @@ class H36mI2l(indexed.IndexedSource):
         joints_m = indexed.numbers(self, where, joints, (17, 3)) / 1000
         joints_m = rigid.transform(extrinsics, joints_m)
         joints_cam = raw.with_validity(joints_m)
-        path = self.path("images", image["file_name"])
         record = {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, self.path("images"), image["file_name"], image),
             "sequence_id": key.rpartition("/")[0],
             "frame_id": image["frame_idx"],
             "bbox_xywh_px": box,

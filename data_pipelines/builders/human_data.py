@@ -12,8 +12,8 @@ from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import Record
 from hmr_jax.body.joint_sets import get_joint_set
 from hmr_jax.errors import UserError
+from hmr_jax.pictures.names import canonical
 
-_GENDERS = {"m": "male", "f": "female", "n": "neutral"}
 _MILLIMETRE_FACTOR = 2000
 
 
@@ -102,9 +102,9 @@ class HumanData(indexed.IndexedSource):
         """One person in one picture."""
         number, box = data
         file = self._file(split)
-        name = str(file.get("image_path")[number])
+        name = canonical(str(file.get("image_path")[number]))
         record = {
-            **self.read_image(self.path(self._images, name)),
+            **self.read_named(self.path(self._images), name),
             "sequence_id": name.rpartition("/")[0],
             "frame_id": indexed.frame_number(name),
             "bbox_xywh_px": box,
@@ -112,7 +112,7 @@ class HumanData(indexed.IndexedSource):
         }
         if _is_hybrik(file):
             return record | self._hybrik(file, number)
-        return record | self._keypoints(file, number) | _body(file, number)
+        return record | self._keypoints(file, number) | _body(self, file, number)
 
     # --- generic files
 
@@ -218,7 +218,7 @@ def _camera(file: HumanDataFile, number: int) -> Record:
     return {"intrinsics": raw.pinhole(focal[number], centre[number])}
 
 
-def _body(file: HumanDataFile, number: int) -> Record:
+def _body(source: raw.RawSource, file: HumanDataFile, number: int) -> Record:
     """SMPL parameters; the file's translation is taken as the camera's."""
     root, pose = file.rows("smpl", "global_orient"), file.rows("smpl", "body_pose")
     betas, moved = file.rows("smpl", "betas"), file.rows("smpl", "transl")
@@ -234,5 +234,6 @@ def _body(file: HumanDataFile, number: int) -> Record:
     }
     genders = file.rows("meta", "gender")
     if genders is not None:
-        fields["gender"] = _GENDERS.get(str(genders[number])[:1].lower(), "neutral")
+        where = f"{file.path}: meta.gender: row {number}"
+        fields["gender"] = raw.gender_of(source, where, genders[number])
     return fields

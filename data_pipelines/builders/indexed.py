@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.builders import rigid
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders.raw import RawSource, gender_of, join
 from data_pipelines.builders.source import Key
 from data_pipelines.schema import Record
 from hmr_jax.body.joint_sets import JOINT_SETS, get_joint_set
 from hmr_jax.errors import UserError
+from hmr_jax.pictures.names import canonical
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,26 @@ def same_size(
     return record
 
 
+def sized_image(
+    source: RawSource, folder: str, name: str, image: Mapping[str, Any]
+) -> Record:
+    """The fields of a picture that an annotation names, with its size.
+
+    Args:
+        source: reads it.
+        folder: in which the name begins.
+        name: of the picture.
+        image: the annotation's ``width`` and ``height``.
+
+    Raises:
+        UnreadableImageError: it is missing or no picture.
+        RecordError: another size.
+    """
+    size = (image["width"], image["height"])
+    record = source.read_named(folder, name, size)
+    return same_size(source, record, image, join(folder, name))
+
+
 _FLAG_OF = {
     "has_smpl": "pose_aa",
     "has_keypoints": "keypoints_px",
@@ -132,21 +153,31 @@ def folder_of(source: RawSource, *choices: str) -> str:
 
 
 def coco_lists(
-    source: RawSource, path: str, image_keys: Sequence[str], keys: Sequence[str]
+    source: RawSource,
+    split: str,
+    path: str,
+    image_keys: Sequence[str],
+    ids: Sequence[str],
+    labels: Sequence[str],
 ) -> tuple[dict[Any, dict], list[dict]]:
     """Images by id and annotations of a file in COCO's layout.
 
     Args:
         source: reads it.
+        split: among whose dropped things annotations without labels count.
         path: of the JSON file.
         image_keys: that every image must have beside ``id``.
-        keys: that every annotation must have beside ``image_id``.
+        ids: that every annotation must have beside ``image_id``.
+        labels: that an annotation must have to be kept; ``None`` and what is empty is
+            none.
 
     Returns:
-        The images, and the annotations in order.
+        The images, their ``file_name`` with ``/`` between folders; and the annotations
+        in order, each with its ``position`` in the file.
 
     Raises:
-        RecordError: a list, a key, or the image of an annotation is missing.
+        RecordError: a list, a key, or the image of an annotation is missing, or no
+            annotation has the labels.
     """
     content = source.read_json(path)
     source.require(path, content, ("images", "annotations"))
@@ -154,19 +185,58 @@ def coco_lists(
         if not isinstance(content[name], list):
             raise source.wrong(path, f"a list {name!r}", type(content[name]).__name__)
     for number, image in enumerate(content["images"]):
-        source.require(f"{path}: images[{number}]", image, ("id", *image_keys))
+        _check_image(source, f"{path}: images[{number}]", image, ("id", *image_keys))
     images = {image["id"]: image for image in content["images"]}
     if len(images) != len(content["images"]):
         repeated = len(content["images"]) - len(images)
         raise source.wrong(path, "image ids that are unique", f"{repeated} repeated")
+    kept = []
     for number, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotations[{number}]"
-        source.require(where, annotation, ("image_id", *keys))
+        source.require(where, annotation, ("image_id", *ids))
         if annotation["image_id"] not in images:
             raise source.wrong(where, "image_id of an image", annotation["image_id"])
-        _check_box(source, where, annotation)
-        content["annotations"][number] = packed(annotation)
-    return images, content["annotations"]
+        if _is_labelled(source, split, where, annotation, labels):
+            kept.append(packed(annotation) | {"position": number})
+        content["annotations"][number] = None  # its outlines need not be held on
+    _check_any_kept(source, path, labels, len(kept), len(content["annotations"]))
+    return images, kept
+
+
+def _check_image(
+    source: RawSource, where: str, image: Any, keys: Sequence[str]
+) -> None:
+    """Check an image's keys, and spell its name with ``/``."""
+    source.require(where, image, keys)
+    if "file_name" in image:
+        if not isinstance(image["file_name"], str):
+            raise source.wrong(f"{where}: file_name", "a name", image["file_name"])
+        image["file_name"] = canonical(image["file_name"])
+
+
+def _is_labelled(
+    source: RawSource, split: str, where: str, annotation: dict, labels: Sequence[str]
+) -> bool:
+    """Whether an annotation has all labels; counts it where it has not."""
+    for name in labels:
+        if not _is_given(annotation.get(name)):
+            source.drop(split, f"annotation without {name}")
+            return False
+    _check_box(source, where, annotation)
+    return True
+
+
+def _is_given(label: Any) -> bool:
+    return label is not None and (not hasattr(label, "__len__") or len(label) > 0)
+
+
+def _check_any_kept(
+    source: RawSource, path: str, labels: Sequence[str], kept: int, number: int
+) -> None:
+    """Refuse a file of other annotations than the wanted ones."""
+    if number and not kept:
+        wanted = f"annotations with {', '.join(map(repr, labels))}"
+        raise source.wrong(path, wanted, f"{number} without one of them")
 
 
 def packed(annotation: dict) -> dict:
@@ -193,15 +263,20 @@ def _check_box(source: RawSource, where: str, annotation: dict) -> None:
 
 
 def paired_lists(
-    source: RawSource, path: str, image_keys: Sequence[str], keys: Sequence[str]
+    source: RawSource,
+    split: str,
+    path: str,
+    image_keys: Sequence[str],
+    labels: Sequence[str],
 ) -> list[tuple[dict, dict]]:
     """Images and annotations of a HybrIK file: lists that go side by side.
 
     Args:
         source: reads it.
+        split: among whose dropped things annotations without labels count.
         path: of the JSON file.
         image_keys: that every image must have.
-        keys: that every annotation must have.
+        labels: as in ``coco_lists``.
 
     Returns:
         (image, annotation) pairs.
@@ -216,16 +291,18 @@ def paired_lists(
         raise source.wrong(
             path, "as many images as annotations", f"{len(images)}, {len(annotations)}"
         )
+    kept = []
     for number, (image, annotation) in enumerate(zip(images, annotations, strict=True)):
         where = f"{path}: record {number}"
-        source.require(f"{where}: image", image, image_keys)
-        source.require(f"{where}: annotation", annotation, keys)
-        _check_box(source, where, annotation)
+        _check_image(source, f"{where}: image", image, image_keys)
+        source.require(f"{where}: annotation", annotation, ())
         ids = image.get("id"), annotation.get("image_id")
         if None not in ids and ids[0] != ids[1]:
             raise source.wrong(where, f"image_id {ids[0]}", ids[1])
-        annotations[number] = packed(annotation)
-    return list(zip(images, annotations, strict=True))
+        if _is_labelled(source, split, where, annotation, labels):
+            kept.append((image, packed(annotation)))
+    _check_any_kept(source, path, labels, len(kept), len(annotations))
+    return kept
 
 
 def detections(source: RawSource, path: str, key: str, unit_m: float) -> list[dict]:
@@ -322,7 +399,7 @@ def smpl_fields(source: RawSource, where: str, fit: Mapping[str, Any]) -> Record
         "pose_aa": numbers(source, f"{where}: pose", fit["pose"], (joints, 3)),
         "betas": numbers(source, f"{where}: shape", fit["shape"], (10,)),
         "translation_m": numbers(source, f"{where}: trans", fit["trans"], (3,)),
-        "gender": str(fit.get("gender", "neutral")),
+        "gender": gender_of(source, f"{where}: gender", fit.get("gender", "neutral")),
         "has_smpl": 1,
     }
 

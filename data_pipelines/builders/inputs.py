@@ -53,11 +53,16 @@ class Inputs:
     Args:
         roots: name of an option -> the file or folder that it gives. Below the root
             named ``""`` files go by their path alone.
+
+    Attributes:
+        last_label: path of the file that was parsed last; errors of what is made of it
+            name it.
     """
 
     def __init__(self, roots: Mapping[str, str]):
         self._roots = {name: str(path).rstrip("/") for name, path in roots.items()}
         self._notes: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        self.last_label = ""
 
     def _name(self, path: str) -> str:
         """The name under which notes keep a path."""
@@ -79,6 +84,7 @@ class Inputs:
     def note_label(self, path: str, data: bytes) -> None:
         """A file that was parsed, with its content."""
         self._notes["labels"][self._name(path)] = digest(data)
+        self.last_label = path
 
     def note_picture(self, path: str, data: bytes | None) -> None:
         """A picture or video that was read, with its content; None: its size alone."""

@@ -143,7 +143,7 @@ class IntDatabase(Database):
     def example(self, split: str, key: Any) -> schema.Record:
         """One frame."""
         arrays = self.load(split, ("img_name",))
-        image = self.read_image(self.image_path(text(arrays["img_name"][key])))
+        image = self.read_row_image(text(arrays["img_name"][key]))
         record: schema.Record = {
             **image,
             **flags(),

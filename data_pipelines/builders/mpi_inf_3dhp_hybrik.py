@@ -53,6 +53,7 @@ class MpiInf3dhpHybrik(indexed.IndexedSource):
         """Frames in the order of the file."""
         pairs = indexed.paired_lists(
             self,
+            split,
             self.path(_PARTS[split][0]),
             ("file_name", "width", "height", "cam_param"),
             ("bbox", "keypoints_cam"),
@@ -92,9 +93,8 @@ class MpiInf3dhpHybrik(indexed.IndexedSource):
                 )
                 for p in (joints, pixels)
             )
-        path = self.path(folder, image["file_name"])
         return {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, self.path(folder), image["file_name"], image),
             "sequence_id": key.rpartition("/")[0] or key.rpartition("_")[0],
             "frame_id": indexed.frame_number(key),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),

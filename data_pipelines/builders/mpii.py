@@ -64,9 +64,7 @@ class Mpii(RawSource):
             seen: collections.Counter[str] = collections.Counter()
             numbers = []
             for i, person in enumerate(people):
-                self.require(
-                    f"{path}: entry {i}", person, ("image", "joints", "center", "scale")
-                )
+                self.require(f"{path}: entry {i}", person, ("image", "center", "scale"))
                 numbers.append(seen[person["image"]])
                 seen[person["image"]] += 1
             self._people[split], self._numbers[split] = people, numbers
@@ -75,9 +73,16 @@ class Mpii(RawSource):
     def keys(self, split: str) -> Sequence[int]:
         """Positions in the list of people."""
         people = self._entries(split)
-        keys = [i for i, person in enumerate(people) if person["scale"] > 0]
-        if len(keys) < len(people):
-            self.dropped[split, "no scale"] = len(people) - len(keys)
+        labelled = [i for i, person in enumerate(people) if person.get("joints")]
+        keys = [i for i in labelled if people[i]["scale"] > 0]
+        for reason, number in (
+            ("no joints", len(people) - len(labelled)),
+            ("no scale", len(labelled) - len(keys)),
+        ):
+            if number:
+                self.dropped[split, reason] = number
+        if people and not labelled:
+            raise self.wrong(self._file(split), "entries with 'joints'", "none")
         return keys
 
     def example(self, split: str, key: Any) -> schema.Record:
@@ -94,7 +99,7 @@ class Mpii(RawSource):
         visibility = np.where(labelled, 1 + seen, 0)
         centre, side = mpii_box(person["center"], person["scale"])
         return {
-            **self.read_image(self.path("images", person["image"])),
+            **self.read_named(self.path("images"), person["image"]),
             **flags("keypoints"),
             "sample_id": f"{split}_{key:06d}",
             "sequence_id": person["image"],

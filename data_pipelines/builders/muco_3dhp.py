@@ -61,9 +61,11 @@ class Muco3dhp(indexed.IndexedSource):
         """People in the order of the pictures."""
         images, annotations = indexed.coco_lists(
             self,
+            split,
             self._file(),
             ("file_name", "width", "height", "f", "c"),
-            ("id", "bbox", "keypoints_img", "keypoints_cam"),
+            ("id",),
+            ("bbox", "keypoints_img", "keypoints_cam"),
         )
         people: dict[Any, list[dict]] = {key: [] for key in images}
         for annotation in annotations:
@@ -98,9 +100,8 @@ class Muco3dhp(indexed.IndexedSource):
         joints = indexed.numbers(
             self, f"{where}: keypoints_cam", annotation["keypoints_cam"], (21, 3)
         )
-        path = self.path("data", image["file_name"])
         record = {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, self.path("data"), image["file_name"], image),
             "sequence_id": image["file_name"].rpartition("/")[0],
             "frame_id": int(image["id"]),
             "person_id": number,

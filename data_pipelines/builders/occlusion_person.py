@@ -77,22 +77,31 @@ class OcclusionPerson(RawSource):
             if not isinstance(views, list):
                 raise self.wrong(path, "a list of views", type(views).__name__)
             for i, view in enumerate(views):
-                self.require(f"{path}: view {i}", view, _FIELDS)
+                self.require(f"{path}: view {i}", view, ("image",))
             self._lists[split] = views
         return self._lists[split]
 
     def keys(self, split: str) -> Sequence[int]:
         """Positions in the list of views."""
-        number = len(self._views(split))
-        if self.published_pairing and split == "val":
-            number = -(-number // 10)
-        return range(number)
+        views = self._views(split)
+        step = self._step(split)
+        labels = views[::step]
+        keys = [i for i, view in enumerate(labels) if view.keys() >= {*_FIELDS}]
+        if labels and not keys:
+            missing = ", ".join(n for n in _FIELDS if n not in labels[0])
+            raise self.wrong(self.path(_FILES[split]), f"views with {missing}", "none")
+        if len(keys) < len(labels):
+            self.dropped[split, "view without labels"] = len(labels) - len(keys)
+        return keys
+
+    def _step(self, split: str) -> int:
+        """How many views further the labels of the next image are."""
+        return 10 if self.published_pairing and split == "val" else 1
 
     def example(self, split: str, key: Any) -> schema.Record:
         """One view."""
         views = self._views(split)
-        other = self.published_pairing and split == "val"
-        view = views[10 * key if other else key]
+        view = views[self._step(split) * key]
         points = np.asarray(view["joints_2d"], np.float64)
         joints = np.asarray(view["joints_3d"], np.float64)
         if points.shape != (15, 2) or joints.shape != (15, 3):
@@ -112,7 +121,7 @@ class OcclusionPerson(RawSource):
             keypoints, camera = whole if self.published_head else headless
         size = np.asarray(view["scale"], np.float64) * mpii_joints.MPII_SCALE_PX
         return {
-            **self.read_image(self.path("images", str(views[key]["image"]))),
+            **self.read_named(self.path("images"), str(views[key]["image"])),
             **flags("keypoints", "joints_3d"),
             "sample_id": f"{split}_{key:06d}",
             "bbox_xywh_px": box_of_centre(view["center"], size),

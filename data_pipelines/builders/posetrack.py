@@ -124,7 +124,7 @@ class PoseTrack(RawSource):
             box = box_of_centre((left + width / 2, top + height / 2), side)
         sequence, _, frame = str(key).rpartition("/")
         return {
-            **self.read_image(self.path(image["file_name"])),
+            **self.read_named(self.raw, image["file_name"]),
             **flags("keypoints"),
             "sample_id": str(key),
             "sequence_id": sequence,

@@ -168,7 +168,7 @@ class Pw3d(indexed.IndexedSource):
         pose = np.asarray(content["poses"][person][frame], np.float64)
         translation = np.asarray(content["trans"][person][frame], np.float64)
         rest = _joints_world(content, person, frame)[0] - translation
-        gender = str(content["genders"][person]).lower()
+        where = f"{path}: genders[{person}]"
         return {
             **self.read_image(self._image(name, frame)),
             "sequence_id": name,
@@ -182,7 +182,7 @@ class Pw3d(indexed.IndexedSource):
             "pose_aa": rigid.rotated_root(pose, extrinsics[:3, :3]),
             "betas": np.asarray(content["betas"][person], np.float64).ravel()[:10],
             "translation_m": rigid.moved_translation(translation, extrinsics, rest),
-            "gender": "female" if gender.startswith("f") else "male",
+            "gender": raw.gender_of(self, where, content["genders"][person]),
             "detections_px": _detections(content, person)[frame],
         }
 

@@ -1,21 +1,20 @@
 """3DPW's test as square crops of one person each (hierarchical probabilistic poses)."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines import schema
+from data_pipelines.builders.picture_files import png
 from data_pipelines.builders.posed_body import PosedBody
-from data_pipelines.builders.raw import RawSource, pinhole
+from data_pipelines.builders.raw import RawSource, gender_of, pinhole
 from data_pipelines.builders.rigid import project, rotated_root, transform
 from data_pipelines.builders.video_fields import flags
 from hmr_jax.errors import UserError
 
 CROP_PX = 512
 CROP_SCALE = 1.2
-_GENDERS = {"m": "male", "f": "female"}
 _ARRAYS = ("imgname", "center", "wh", "pose", "shape", "gender")
 _SEQUENCE = (
     *("sequence", "poses", "betas", "trans", "genders", "campose_valid"),
@@ -138,8 +137,9 @@ class Pw3dHierprob(RawSource):
             found = f"{image['image_width']} x {image['image_height']}"
             where = self.path("cropped_frames", f"{key}.png")
             raise self.wrong(where, "a square image", found)
+        where = f"{self.path('3dpw_test.npz')}: gender: row {i}"
         record = {
-            **self._common(key, image, str(arrays["gender"][i])),
+            **self._common(key, image, gender_of(self, where, arrays["gender"][i])),
             **flags("smpl"),
             "has_root": 0,
             "pose_aa": arrays["pose"][i].reshape(24, 3),
@@ -153,8 +153,6 @@ class Pw3dHierprob(RawSource):
 
     def _common(self, key: str, image: dict, gender: str) -> schema.Record:
         """Fields that follow from a crop's name."""
-        if gender not in _GENDERS:
-            raise self.wrong(key, "gender m or f", repr(gender))
         sequence, _, rest = key.rpartition("_image_")
         frame, _, person = rest.partition("_person_")
         return {
@@ -164,7 +162,7 @@ class Pw3dHierprob(RawSource):
             "frame_id": int(frame),
             "person_id": int(person),
             "bbox_xywh_px": [0, 0, image["image_width"], image["image_height"]],
-            "gender": _GENDERS[gender],
+            "gender": gender,
         }
 
     def _read_sequence(self, path: str) -> dict[str, Any]:
@@ -176,7 +174,7 @@ class Pw3dHierprob(RawSource):
 
     def _body(self, gender: str) -> PosedBody:
         if gender not in self._bodies:
-            path = f"{self.body.rstrip('/')}/SMPL_{_GENDERS[gender].upper()}.pkl"
+            path = f"{self.body.rstrip('/')}/SMPL_{gender.upper()}.pkl"
             self._bodies[gender] = PosedBody(self, path)
         return self._bodies[gender]
 
@@ -185,8 +183,10 @@ class Pw3dHierprob(RawSource):
         frame, _, person = (
             int(n) if n.isdigit() else n for n in rest.partition("_person_")
         )
-        sequence = self._read_sequence(self.path("sequenceFiles", split, f"{name}.pkl"))
-        gender = str(sequence["genders"][person])
+        path = self.path("sequenceFiles", split, f"{name}.pkl")
+        sequence = self._read_sequence(path)
+        where = f"{path}: genders[{person}]"
+        gender = gender_of(self, where, sequence["genders"][person])
         pose = np.asarray(sequence["poses"][person][frame], np.float64).reshape(24, 3)
         betas = np.asarray(sequence["betas"][person], np.float64)[:10]
         shift = np.asarray(sequence["trans"][person][frame], np.float64)
@@ -198,9 +198,7 @@ class Pw3dHierprob(RawSource):
         centre, side = (low + high) / 2, float((high - low).max())
         path = self.path("imageFiles", name, f"image_{frame:05d}.jpg")
         zoom = CROP_PX / (CROP_SCALE * side)
-        image = self.image_fields(
-            _crop(self.read_image(path)["image"], centre, zoom), path
-        )
+        image = self.image_fields(_crop(self.read_pixels(path), centre, zoom), path)
         to_crop = pinhole((zoom, zoom), CROP_PX / 2 - zoom * centre)
         return {
             **self._common(key, image, gender),
@@ -213,16 +211,12 @@ class Pw3dHierprob(RawSource):
         }
 
 
-def _crop(data: bytes, centre: np.ndarray, zoom: float) -> bytes:
+def _crop(pixels: np.ndarray, centre: np.ndarray, zoom: float) -> bytes:
     """The PNG of a square crop, bilinear, black beyond the image.
 
     Pixel ``x`` of the image comes to ``zoom (x - centre) + CROP_PX / 2``.
     """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        pixels = np.asarray(image.convert("RGB"), np.float32)
-    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)))
+    padded = np.pad(pixels.astype(np.float32), ((1, 1), (1, 1), (0, 0)))
     rows, columns = (
         _weights(padded.shape[axis], centre[1 - axis], zoom) for axis in (0, 1)
     )
@@ -230,10 +224,7 @@ def _crop(data: bytes, centre: np.ndarray, zoom: float) -> bytes:
     upper = top[1][:, None, None] * padded[top[0]]
     band = upper + below[1][:, None, None] * padded[below[0]]
     crop = left[1][:, None] * band[:, left[0]] + right[1][:, None] * band[:, right[0]]
-    buffer = io.BytesIO()
-    rounded = np.clip(np.rint(crop), 0, 255).astype(np.uint8)
-    Image.fromarray(rounded).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return png(np.clip(np.rint(crop), 0, 255).astype(np.uint8))
 
 
 def _weights(size: int, centre: float, zoom: float) -> list[tuple]:

@@ -68,17 +68,20 @@ class Pw3dHybrik(indexed.IndexedSource):
         """People in the order of the annotations."""
         images, annotations = indexed.coco_lists(
             self,
+            split,
             self._file(split),
             ("file_name", "sequence", "width", "height", "cam_param"),
+            (),
             ("bbox", "smpl_param", "h36m_joints", "smpl_joint_cam", "smpl_joint_img"),
         )
         orders = indexed.orders_in_images(annotations)
-        for number, annotation in enumerate(annotations):
+        for order, annotation in zip(orders, annotations, strict=True):
             if min(annotation["bbox"][2:]) < _MIN_SIDE_PX:
                 self.drop(split, f"box under {_MIN_SIDE_PX} pixels")
                 continue
             image = images[annotation["image_id"]]
-            person = annotation.get("person_id", orders[number])
+            person = annotation.get("person_id", order)
+            number = annotation["position"]
             yield Entry(f"{number:08d}", (image, annotation, person))
 
     def record(self, split: str, key: str, data: Any) -> Record:
@@ -92,10 +95,10 @@ class Pw3dHybrik(indexed.IndexedSource):
             name: indexed.numbers(self, f"{where}: {name}", annotation[name], (n, 3))
             for name, n in shapes.items()
         }
-        path = self.path("imageFiles", image["sequence"], image["file_name"])
+        name = f"{image['sequence']}/{image['file_name']}"
         fit = {"trans": np.zeros(3)} | fit
         record = {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, self.path("imageFiles"), name, image),
             "sequence_id": image["sequence"],
             "frame_id": indexed.frame_number(image["file_name"]),
             "person_id": int(person),

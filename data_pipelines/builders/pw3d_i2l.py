@@ -67,9 +67,11 @@ class Pw3dI2l(indexed.IndexedSource):
         """People in the order of the annotations."""
         images, annotations = indexed.coco_lists(
             self,
+            split,
             self._file(split),
             ("file_name", "sequence", "width", "height", "cam_param"),
-            ("id", "bbox", "smpl_param"),
+            ("id",),
+            ("bbox", "smpl_param"),
         )
         boxes = None
         if self._rootnet and split == "test":
@@ -97,11 +99,11 @@ class Pw3dI2l(indexed.IndexedSource):
         camera = image["cam_param"]
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
         folder = indexed.folder_of(self, "data/imageFiles", "imageFiles")
-        path = raw.join(folder, image["sequence"], image["file_name"])
+        name = f"{image['sequence']}/{image['file_name']}"
         stem = image["file_name"].rpartition(".")[0]
         frame = image.get("frame_idx", stem.rpartition("_")[2])
         record = {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, folder, name, image),
             "sequence_id": image["sequence"],
             "frame_id": int(frame),
             "person_id": int(person),

@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema, storage
+from data_pipelines.builders import picture_files
 from data_pipelines.builders.inputs import list_data
 from data_pipelines.builders.source import RecordSource
 from data_pipelines.schema import RecordError
+from hmr_jax import pictures
 from hmr_jax.body import unpickle
+from hmr_jax.pictures.names import canonical
 
 
 class UnreadableImageError(RecordError):
@@ -57,6 +60,7 @@ class RawSource(RecordSource):
         self.raw = str(raw)
         self.dropped: collections.Counter[tuple[str, str]] = collections.Counter()
         self._hidden: dict[str, set[str]] = {}
+        self._folders: dict[str, picture_files.PictureFolder] = {}
 
     def drop(self, split: str, reason: str, number: int = 1) -> None:
         """Count persons or frames of the raw data that become no record."""
@@ -117,6 +121,7 @@ class RawSource(RecordSource):
             with tf.io.gfile.GFile(path, "rb") as file:
                 data = file.read()
         except tf.errors.NotFoundError as error:
+            self.inputs.note_presence(path, False)
             raise self.wrong(path, expected, "no such file") from error
         except tf.errors.OpError as error:
             raise self.wrong(path, expected, error.message) from error
@@ -205,8 +210,11 @@ class RawSource(RecordSource):
         """Check that a mapping read from a file has some keys.
 
         Raises:
-            RecordError: naming the file and the first key that is missing.
+            RecordError: naming the file and the first key that is missing, or that it
+                is no mapping.
         """
+        if not hasattr(content, "keys") and not isinstance(content, set):
+            raise self.wrong(path, "named entries", f"a {type(content).__name__}")
         for name in names:
             if name not in content:
                 keys = ", ".join(str(key) for key in list(content)[:12])
@@ -216,10 +224,17 @@ class RawSource(RecordSource):
     def _sizes(self) -> dict[str, tuple[int, int]]:
         return {}
 
-    def read_image(self, path: str) -> dict[str, Any]:
-        """An image file as the record's fields ``image``, ``image_height``, ``_width``.
+    def read_image(
+        self, path: str, size_px: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
+        """A picture's file as the record's fields of its image.
 
-        JPEG and PNG files are stored as they are; other formats become PNG.
+        Args:
+            path: of the file.
+            size_px: width and height by the annotation; see ``picture_files.fields``.
+
+        Returns:
+            ``image`` (JPEG or PNG), ``image_height``, ``image_width``.
 
         Raises:
             UnreadableImageError: it is missing or no image.
@@ -228,55 +243,69 @@ class RawSource(RecordSource):
             data = self.read_bytes(path, "an image", is_label=False)
         except RecordError as error:
             raise UnreadableImageError(str(error)) from error
-        return self.image_fields(data, path)
+        return self.image_fields(data, path, size_px)
 
-    def image_fields(self, data: bytes, where: str) -> dict[str, Any]:
+    def read_named(
+        self, folder: str, name: str, size_px: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
+        """As ``read_image``, of a picture that an annotation names.
+
+        Args:
+            folder: in which the name begins.
+            name: in any spelling of ``hmr_jax.pictures.names``.
+            size_px: as for ``read_image``.
+        """
+        path = join(folder, canonical(name))
+        try:
+            return self.read_image(path, size_px)
+        except UnreadableImageError:
+            if storage.exists(path):
+                raise
+            if folder not in self._folders:
+                self._folders[folder] = picture_files.PictureFolder(folder)
+            found = self._folders[folder].find(name)
+            if found is None:
+                raise
+        return self.read_image(found, size_px)
+
+    def read_pixels(self, path: str) -> np.ndarray:
+        """A picture's file as RGB, uint8 [H, W, 3].
+
+        Raises:
+            UnreadableImageError: it is missing or no image.
+        """
+        return pictures.decode_picture(self.read_image(path)["image"], path)
+
+    def image_fields(
+        self, data: bytes, where: str, size_px: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
         """As ``read_image``, of bytes at hand.
 
         Args:
             data: an encoded image.
             where: names it in the error.
+            size_px: as for ``read_image``.
         """
-        from PIL import Image
-
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                kind, (width, height) = image.format, image.size
-                image.load()
-                if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L"):
-                    buffer = io.BytesIO()
-                    _of_8_bits(image).convert("RGB").save(buffer, "PNG")
-                    data = buffer.getvalue()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-            text = str(self.wrong(where, "an image", f"{len(data)} bytes ({e})"))
-            raise UnreadableImageError(text) from e
-        return {"image": data, "image_height": height, "image_width": width}
+            return picture_files.fields(data, where, size_px)
+        except pictures.UnreadablePictureError as error:
+            raise self._no_image(where, error) from error
+
+    def _no_image(self, where: str, error: Exception) -> UnreadableImageError:
+        said = str(error).removeprefix(f"{where}: ")
+        return UnreadableImageError(f"{self.name}: {where}: expected an image: {said}")
 
     def image_size(self, path: str) -> tuple[int, int]:
-        """Width and height of an image file, from its first bytes."""
+        """Width and height of a picture's file, turned upright, from its header."""
         import tensorflow as tf
-        from PIL import Image
 
         if path not in self._sizes:
             try:
-                with tf.io.gfile.GFile(path, "rb") as file, Image.open(file) as image:
-                    self._sizes[path] = image.size
-                self.inputs.note_picture(path, None)
-            except (tf.errors.OpError, OSError, SyntaxError) as error:
-                raise UnreadableImageError(
-                    str(self.wrong(path, "an image", error))
-                ) from error
+                self._sizes[path] = picture_files.size_of_file(path)
+            except (tf.errors.OpError, pictures.UnreadablePictureError) as error:
+                raise self._no_image(path, error) from error
+            self.inputs.note_picture(path, None)
         return self._sizes[path]
-
-
-def _of_8_bits(image: Any) -> Any:
-    """A PIL image; one of 16 bits scaled, where conversion would clip it to white."""
-    from PIL import Image
-
-    if not image.mode.startswith("I"):
-        return image
-    scaled = np.rint(np.asarray(image, np.float64) / 257)
-    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
 def box_of_points(points_px: np.ndarray, growth: float = 1.0) -> np.ndarray:
@@ -314,13 +343,32 @@ def with_validity(points: np.ndarray, valid: Any = 1.0) -> np.ndarray:
     return np.concatenate([points, valid[..., None]], axis=-1)
 
 
+_GENDERS = {"m": "male", "f": "female", "n": "neutral"}
+
+
+def gender_of(source: RawSource, where: str, code: Any) -> str:
+    """A body's gender as records name it.
+
+    Args:
+        source: names the dataset in the error.
+        where: file and entry.
+        code: male, female or neutral, or its first letter, in any case; text, bytes or
+            an array of one.
+
+    Raises:
+        RecordError: another code.
+    """
+    value = code.item() if isinstance(code, np.ndarray | np.generic) else code
+    word = value.decode("latin1") if isinstance(value, bytes) else str(value)
+    gender = _GENDERS.get(word.strip().lower()[:1], "")
+    if word.strip().lower() not in (gender, gender[:1]) or not gender:
+        raise source.wrong(where, "m, f, n, male, female or neutral", repr(value))
+    return gender
+
+
 def mask_png(pixels: np.ndarray) -> bytes:
     """A mask [H, W] of truth values as the record's PNG of one channel."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8) * 255).save(buffer, "PNG")
-    return buffer.getvalue()
+    return picture_files.png(pixels.astype(np.uint8) * 255)
 
 
 def consecutive(names: Sequence[Any]) -> Iterator[tuple[Any, range]]:
@@ -338,6 +386,7 @@ __all__ = [
     "box_of_centre",
     "box_of_points",
     "consecutive",
+    "gender_of",
     "join",
     "mask_png",
     "pinhole",

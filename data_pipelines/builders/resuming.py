@@ -11,7 +11,7 @@ from data_pipelines import records, schema, storage
 from data_pipelines.builders import shards
 from data_pipelines.builders.inputs import Inputs, merged
 from data_pipelines.builders.shards import Part, Shard
-from data_pipelines.builders.source import RecordSource
+from data_pipelines.builders.source import RecordSource, checked_keys
 
 PLAN = "plan.json"
 
@@ -34,7 +34,7 @@ def make_plan(
     """
     planned: list[Shard] = []
     for split in source.splits():
-        keys = source.keys(split)
+        keys = checked_keys(source, split)
         if len(keys):
             planned += shards.plan(source.name, split, keys, num_shards)
         else:

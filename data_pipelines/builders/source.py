@@ -9,6 +9,7 @@ from typing import Any
 from data_pipelines import schema
 from data_pipelines.builders.inputs import Inputs
 from data_pipelines.schema import RecordError
+from hmr_jax.errors import UserError
 
 Key = str | int
 MALFORMED = (LookupError, TypeError, ValueError)
@@ -91,6 +92,28 @@ class RecordSource(abc.ABC):
 
 
 Factory = Callable[[], RecordSource]
+
+
+def checked_keys(source: RecordSource, split: str) -> Sequence[Key]:
+    """Names of a split's examples.
+
+    Args:
+        source: the dataset.
+        split: name of the split.
+
+    Raises:
+        RecordError: naming dataset, split and file where these are not as published.
+    """
+    try:
+        return source.keys(split)
+    except UserError:
+        raise
+    except MALFORMED as error:
+        where = f"{source.name}: split {split}: {source.inputs.last_label}"
+        raise RecordError(
+            f"{where}: expected labels as published, found others "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def checked_examples(
@@ -176,7 +199,7 @@ def _validated(
     except RecordError as error:
         return error
     except MALFORMED as error:
-        return _named(where, error)
+        return _named(where, source.inputs.last_label, error)
 
 
 def _alone(
@@ -190,14 +213,15 @@ def _alone(
         if len(found) == 1:
             return _validated(source, split, key, found[0])
         # Not one record for the key: the first error says more.
-    return _named(_where(source, split, key), error)
+    return _named(_where(source, split, key), source.inputs.last_label, error)
 
 
-def _named(where: str, error: Exception) -> RecordError:
+def _named(where: str, file: str, error: Exception) -> RecordError:
     """The error with its record; of the same type if it is a ``RecordError``."""
     if isinstance(error, RecordError):
         error.args = (f"{where}: {error}",)
         return error
-    named = RecordError(f"{where}: {type(error).__name__}: {error}")
+    of_file = f" (in {file})" if file else ""
+    named = RecordError(f"{where}: {type(error).__name__}: {error}{of_file}")
     named.__cause__ = error
     return named

@@ -1,19 +1,18 @@
 """SSP-3D: sports people of many shapes, with silhouettes."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders.raw import RawSource, box_of_centre
+from data_pipelines.builders.raw import RawSource, box_of_centre, gender_of, mask_png
 from data_pipelines.builders.video_fields import flags
+from hmr_jax.pictures.names import canonical
 
 _FIELDS = (
     *("fnames", "shapes", "poses", "joints2D", "bbox_centres", "bbox_whs", "genders"),
 )
-_GENDERS = {"m": "male", "f": "female"}
 
 
 class Ssp3d(RawSource):
@@ -80,16 +79,14 @@ class Ssp3d(RawSource):
         """One person."""
         labels = self._labels()
         name = str(labels["fnames"][key])
-        gender = str(labels["genders"][key])
-        if gender not in _GENDERS:
-            where = f"{self.path('labels.npz')}: genders: row {key}"
-            raise self.wrong(where, "m or f", repr(gender))
+        where = f"{self.path('labels.npz')}: genders: row {key}"
         vertical, horizontal = labels["bbox_centres"][key]
+        silhouette = self.path("silhouettes", canonical(name))
         return {
-            **self.read_image(self.path("images", name)),
+            **self.read_named(self.path("images"), name),
             **flags("keypoints", "smpl", "mask"),
             "has_root": 0,
-            "mask": self._silhouette(self.path("silhouettes", name)),
+            "mask": mask_png(self.read_pixels(silhouette).max(-1) > 0),
             "sample_id": f"{key:04d}",
             "sequence_id": name,
             "bbox_xywh_px": box_of_centre(
@@ -99,17 +96,5 @@ class Ssp3d(RawSource):
             "pose_aa": labels["poses"][key].reshape(24, 3),
             "betas": labels["shapes"][key],
             "translation_m": np.zeros(3),
-            "gender": _GENDERS[gender],
+            "gender": gender_of(self, where, labels["genders"][key]),
         }
-
-    def _silhouette(self, path: str) -> bytes:
-        """The mask's PNG, with one channel."""
-        from PIL import Image
-
-        data = self.read_image(path)["image"]
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "PNG" and image.mode == "L":
-                return data
-            buffer = io.BytesIO()
-            image.convert("L").save(buffer, "PNG")
-        return buffer.getvalue()

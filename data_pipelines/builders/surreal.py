@@ -11,10 +11,12 @@ from data_pipelines.builders.indexed import Entry
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.errors import UserError
+from hmr_jax.pictures.names import canonical
 
 _SPLITS = ("train", "val", "test")
 _CHOICES = ("second", "middle", "all")
 _SIZE_PX = (320, 240)
+_GENDERS = {0.0: "female", 1.0: "male"}
 _CAMERA = ((600.0, 600.0), (160.0, 120.0))
 _TO_CAMERA = np.array([[0.0, 0, -1], [0, 1, 0], [-1, 0, 0]])
 """World to camera: a reflection, which is why left and right are published swapped."""
@@ -156,7 +158,8 @@ class Surreal(indexed.IndexedSource):
         path = self.arguments["clips"]
         if not path or split == "train":
             return None
-        lines = self.read_bytes(self.path(path), "a list of clips").decode().split()
+        data = self.read_bytes(self.path(path), "a list of clips")
+        lines = map(canonical, data.decode("utf-8-sig", "replace").split())
         stems = (line.removesuffix(".mp4").split("/")[-3:] for line in lines)
         return {"/".join(parts) for parts in stems}
 
@@ -192,7 +195,10 @@ class Surreal(indexed.IndexedSource):
         pixels = labels["joints2D"][frame].T[_MIRRORED]
         pose = labels["pose"][frame].reshape(24, 3)[_MIRRORED] * [1, -1, -1]
         betas = labels["shape"][frame]
-        gender = "male" if labels["gender"][frame] else "female"
+        gender = _GENDERS.get(float(labels["gender"][frame]))
+        if gender is None:
+            where = f"{stem}_info.mat: gender: frame {frame}"
+            raise self.wrong(where, "0 (female) or 1 (male)", labels["gender"][frame])
         record = {
             **self._picture(stem, frame),
             "sequence_id": key.rpartition("_")[0],
@@ -222,8 +228,10 @@ class Surreal(indexed.IndexedSource):
         path = self.path(self.arguments["json"].format(split=split))
         images, annotations = indexed.coco_lists(
             self,
+            split,
             path,
             ("file_name", "width", "height", "cam_param"),
+            (),
             ("bbox", "joint_img", "joint_cam", "smpl_param"),
         )
         for annotation in annotations:
@@ -243,9 +251,8 @@ class Surreal(indexed.IndexedSource):
         joints = indexed.numbers(self, f"{where}: joint_cam", joints, (24, 3))
         pixels = indexed.numbers(self, f"{where}: joint_img", pixels, (24, size))
         fit = indexed.smpl_fields(self, where, annotation["smpl_param"])
-        path = self.path(split, image["file_name"])
         return {
-            **indexed.same_size(self, self.read_image(path), image, path),
+            **indexed.sized_image(self, self.path(split), image["file_name"], image),
             "sequence_id": key.rpartition("_")[0],
             "frame_id": indexed.frame_number(key),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),

@@ -96,7 +96,7 @@ class VibeDatabase(Database):
         joints = self.row(split, "joints3D", index, (16, 3)) / 1000
         box = self.row(split, "bbox", index, (4,))
         record = {
-            **self.read_image(self.image_path(text(arrays["img_name"][key]))),
+            **self.read_row_image(text(arrays["img_name"][key])),
             **flags("keypoints", "joints_3d"),
             **self.frame_labels(split, index),
             "sample_id": f"{split}_{key:07d}",

@@ -4,6 +4,7 @@ import importlib.util
 import io
 from collections.abc import Iterable
 
+from data_pipelines.builders.picture_files import png
 from data_pipelines.builders.raw import RawSource
 
 
@@ -46,9 +47,7 @@ def frames(source: RawSource, path: str, numbers: Iterable[int]) -> dict[int, by
         with av.open(io.BytesIO(data)) as video:
             for number, frame in enumerate(video.decode(video=0)):
                 if number in wanted:
-                    buffer = io.BytesIO()
-                    frame.to_image().save(buffer, "PNG")
-                    found[number] = buffer.getvalue()
+                    found[number] = png(frame.to_ndarray(format="rgb24"))
                 if len(found) == len(wanted):
                     break
     except (av.FFmpegError, IndexError) as error:

@@ -72,14 +72,14 @@ def _built_records(values: Any, word: str) -> tuple[Iterable, Any, dict, str]:
 
 def _raw_records(values: Any, word: str) -> tuple[Iterable, Any, dict, str]:
     from data_pipelines.builders import catalog
-    from data_pipelines.builders.source import checked_examples
+    from data_pipelines.builders.source import checked_examples, checked_keys
 
     if word not in catalog.CATALOG:
         names = ", ".join(catalog.CATALOG)
         raise cli.UsageError(f"data show: expected one of {names}, found {word!r}")
     source = data_build.raw_factory(values, word, need_out=False)()
     split = values.split or source.splits()[0]
-    keys = source.keys(split)
+    keys = checked_keys(source, split)
     chosen = [keys[i] for i in _spread(len(keys), values.n)]
     logging.info("%d records in split %s of %s", len(keys), split, values.raw)
     found = checked_examples(source, split, chosen)
@@ -113,11 +113,12 @@ def draw_record(record: Any, joint_set: str, body: Any = None) -> np.ndarray:
         joints as magenta boxes.
     """
     from hmr_jax.body.joint_sets import JOINT_SETS
+    from hmr_jax.pictures import decode_picture
     from hmr_jax.render import draw
 
     joints = JOINT_SETS[joint_set]
     window = _window(np.asarray(record["bbox_xywh_px"], np.float64))
-    image = _cut(draw.decode_image(record["image"]), window)
+    image = _cut(decode_picture(record["image"], str(record["sample_id"])), window)
     absolute = bool(record["has_camera"]) and bool(record["has_root"])
     if body is not None and record["has_smpl"] and absolute:
         image = _draw_mesh(image, record, body, window)

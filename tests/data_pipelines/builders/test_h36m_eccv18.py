@@ -104,5 +104,5 @@ def test_another_release(tmp_path):
     with pytest.raises(RecordError, match=r"h36m_eccv18: .*expected a pickle"):
         H36mEccv18(str(tmp_path)).keys("val")
     file.write_bytes(pickle.dumps([{"joints_3d": 1}]))
-    with pytest.raises(RecordError, match="frame 0: expected an entry named"):
+    with pytest.raises(RecordError, match="_db.pkl: expected frames with center_x"):
         H36mEccv18(str(tmp_path)).keys("val")

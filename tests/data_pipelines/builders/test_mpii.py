@@ -132,7 +132,7 @@ def test_another_release(raw):
     folder, people = raw
     for content, text in (
         ({"people": people}, "expected a list of people, found dict"),
-        ([{"image": "a.jpg"}], "expected an entry named 'joints'"),
+        ([{"image": "a.jpg", "center": 1, "scale": 1}], "entries with 'joints'"),
     ):
         (folder / "annot" / "train.json").write_text(json.dumps(content))
         with pytest.raises(RecordError, match=text):
