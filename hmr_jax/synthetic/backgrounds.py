@@ -8,11 +8,11 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageDraw
 
+from hmr_jax import pictures
 from hmr_jax.errors import UserError
+from hmr_jax.files import is_hidden
 
 MAX_UNREADABLE = 20
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 
 Backgrounds = Callable[[np.random.Generator, int], np.ndarray]
 """(randomness, size_px) -> uint8 picture [size_px, size_px, 3]."""
@@ -137,7 +137,7 @@ class FolderBackgrounds:
         """List the pictures.
 
         Args:
-            folder: searched for ``IMAGE_SUFFIXES``.
+            folder: searched for ``pictures.SUFFIXES``, hidden files left out.
             stretch: whole pictures without keeping their aspect, never mirrored.
 
         Raises:
@@ -147,11 +147,12 @@ class FolderBackgrounds:
         self.paths = sorted(
             path
             for path in self.folder.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            if path.suffix.lower() in pictures.SUFFIXES and path.is_file()
+            if not any(map(is_hidden, path.relative_to(self.folder).parts))
         )
         if not self.paths:
             raise UserError(
-                f"backgrounds: expected pictures ({', '.join(IMAGE_SUFFIXES)}) in "
+                f"backgrounds: expected pictures ({', '.join(pictures.SUFFIXES)}) in "
                 f"{self.folder}, found none"
             )
 
@@ -173,8 +174,8 @@ class FolderBackgrounds:
             path = self.paths[rng.integers(len(self.paths))]
             try:
                 return self._read(path, rng, size_px)
-            except (OSError, Image.DecompressionBombError) as error:
-                reason = f"backgrounds: cannot read picture {path}: {error}"
+            except pictures.UnreadablePictureError as error:
+                reason = f"backgrounds: {error}"
             if attempt == 0:
                 logging.warning("%s; another one is taken", reason)
         raise UserError(f"{reason} (the last of {MAX_UNREADABLE} in a row)")
@@ -184,23 +185,13 @@ class FolderBackgrounds:
     ) -> np.ndarray:
         share, across, down = rng.uniform((0.5, 0.0, 0.0), 1.0)
         flip = rng.uniform() < 0.5
-        with Image.open(path) as image:
-            full_width = image.size[0]
-            side = share * min(image.size)
-            left = across * (image.size[0] - side)
-            top = down * (image.size[1] - side)
-            box = (left, top, left + side, top + side)
-            if self._stretch:
-                width, height = image.size
-                box, flip = (0.0, 0.0, width, height), False
-            # A JPEG may be decoded at a fraction of its size.
-            image.draft("RGB", (2 * size_px, 2 * size_px))
-            scale = image.size[0] / full_width
-            pixels = np.asarray(
-                image.convert("RGB").resize(
-                    (size_px, size_px),
-                    Image.Resampling.BILINEAR,
-                    box=tuple(scale * edge for edge in box),
-                )
-            )
+        image = Image.fromarray(pictures.read_picture(path))
+        width, height = image.size
+        side = share * min(image.size)
+        left, top = across * (width - side), down * (height - side)
+        box = (left, top, left + side, top + side)
+        if self._stretch:
+            box, flip = (0.0, 0.0, width, height), False
+        smooth = Image.Resampling.BILINEAR
+        pixels = np.asarray(image.resize((size_px, size_px), smooth, box=box))
         return pixels[:, ::-1].copy() if flip else pixels.copy()

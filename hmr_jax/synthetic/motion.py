@@ -5,13 +5,18 @@ import functools
 import importlib.resources
 import os
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
+from absl import logging
 
 from hmr_jax.errors import UserError
+from hmr_jax.files import is_hidden
 
 MOTION_FILE = "motion.npz"
 FRAME_RATE_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
+_NAMES = ("poses", "trans", *FRAME_RATE_KEYS)
 SPLITS = ("train", "test")
 
 
@@ -93,28 +98,58 @@ def load_motion(
         path: an ``.npz`` with ``poses`` [T, >= 66] (SMPL, SMPL-H or SMPL-X order, of
             which the 22 body joints are read), optionally ``trans`` [T, 3] and
             ``mocap_framerate`` or ``mocap_frame_rate`` (else 30), z up as in AMASS; or
-            a folder, read with its subfolders; or None for the shipped clips.
+            a folder, read with its subfolders, where files without ``poses`` (AMASS's
+            ``shape.npz`` and ``*_stagei.npz``) and hidden ones are left out and
+            counted in a warning; or None for the shipped clips.
         split: the split that clips of ``path`` get; the shipped ones have their own.
 
     Returns:
         The clips.
 
     Raises:
-        FileNotFoundError: no such file, or a folder without ``.npz`` files.
-        UserError: a file lacks ``poses`` or has a wrong shape; it is named.
+        FileNotFoundError: no such file, or a folder without files of poses.
+        OSError: a file cannot be read; it is named.
+        UserError: an array has a wrong shape, or the one file given lacks ``poses``;
+            the file is named.
     """
     if path is None:
         return _shipped()
     if split not in SPLITS:
         raise UserError(f"split: expected one of {SPLITS}, got {split!r}")
     path = pathlib.Path(path)
-    files = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
+    if path.is_dir():
+        return MotionSet(tuple(_read_folder(path, split)))
+    if not path.exists():
         raise FileNotFoundError(
             f"{path}: expected an .npz of poses or a folder of them"
         )
-    root = path if path.is_dir() else path.parent
-    return MotionSet(tuple(_read_amass(f, root, split) for f in files))
+    clip = _read_amass(path, path.parent, split)
+    if clip is None:
+        raise UserError(f"{path}: expected an array 'poses', found none")
+    return MotionSet((clip,))
+
+
+def _read_folder(folder: pathlib.Path, split: str) -> list[Clip]:
+    """The clips of a folder; what holds no motion is left out and counted."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*.npz"))
+        if not any(map(is_hidden, path.relative_to(folder).parts))
+    ]
+    clips = [_read_amass(path, folder, split) for path in files]
+    found = [clip for clip in clips if clip is not None]
+    if not found:
+        others = f", found {len(files)} files without" if files else ""
+        raise FileNotFoundError(
+            f"{folder}: expected .npz files with an array 'poses'{others}"
+        )
+    if len(found) < len(files):
+        first = files[clips.index(None)]
+        logging.warning(
+            "%s: %d motions; %d other .npz files without poses were left out (%s)",
+            *(folder, len(found), len(files) - len(found), first),
+        )
+    return found
 
 
 @functools.cache
@@ -139,27 +174,25 @@ def _shipped() -> MotionSet:
     )
 
 
-def _read_amass(path: pathlib.Path, root: pathlib.Path, split: str) -> Clip:
-    """One AMASS-like file: z up, body joints first."""
-    with np.load(path, allow_pickle=False) as data:
-        if "poses" not in data.files:
-            raise UserError(f"{path}: expected an array 'poses', got {data.files}")
-        poses = np.asarray(data["poses"], np.float32)
-        frames = len(poses) if poses.ndim else 0
-        poses = poses.reshape(frames, -1) if poses.ndim > 1 and frames else poses
-        if poses.ndim != 2 or poses.shape[1] < 66 or poses.shape[1] % 3:
-            raise UserError(
-                f"{path}: poses: expected shape (T, 3 n) with 3 n >= 66 (22 joints), "
-                f"got {poses.shape}"
-            )
-        trans = np.zeros((frames, 3), np.float32)
-        if "trans" in data.files:
-            trans = np.asarray(data["trans"], np.float32)
-        if trans.shape != (frames, 3):
-            raise UserError(
-                f"{path}: trans: expected shape ({frames}, 3), got {trans.shape}"
-            )
-        rates = [float(data[key]) for key in FRAME_RATE_KEYS if key in data.files]
+def _read_amass(path: pathlib.Path, root: pathlib.Path, split: str) -> Clip | None:
+    """One AMASS-like file: z up, body joints first; None where it has no poses."""
+    data = _arrays(path)
+    if "poses" not in data:
+        return None
+    poses = np.asarray(data["poses"], np.float32)
+    frames = len(poses) if poses.ndim else 0
+    poses = poses.reshape(frames, -1) if poses.ndim > 1 and frames else poses
+    if poses.ndim != 2 or poses.shape[1] < 66 or poses.shape[1] % 3:
+        raise UserError(
+            f"{path}: poses: expected shape (T, 3 n) with 3 n >= 66 (22 joints), "
+            f"got {poses.shape}"
+        )
+    trans = np.asarray(data.get("trans", np.zeros((frames, 3))), np.float32)
+    if trans.shape != (frames, 3):
+        raise UserError(
+            f"{path}: trans: expected shape ({frames}, 3), got {trans.shape}"
+        )
+    rates = [float(data[key]) for key in FRAME_RATE_KEYS if key in data]
     pose = np.zeros((frames, 24, 3), np.float32)
     # The 22 body joints are the same in SMPL, SMPL-H and SMPL-X. Of 72 numbers the
     # rest are SMPL's hand joints; otherwise fingers or a face, which SMPL has not.
@@ -169,6 +202,19 @@ def _read_amass(path: pathlib.Path, root: pathlib.Path, split: str) -> Clip:
     name = str(path.relative_to(root).with_suffix(""))
     root_m = np.stack([trans[:, 0], trans[:, 2], -trans[:, 1]], axis=-1)
     return Clip(name, pose, root_m, rates[0] if rates else 30.0, split)
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays that make a motion, of those that a file has."""
+    broken = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no whole zip file")
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in _NAMES if name in data}
+    except broken as error:
+        found = str(error) or "nothing"
+        raise OSError(f"{path}: expected an .npz archive, found: {found}") from error
 
 
 def _turn_z_up_to_y_up(vectors: np.ndarray) -> np.ndarray:

@@ -117,6 +117,39 @@ def test_wrong_files_are_named(tmp_path, arrays, message):
     assert "wrong.npz" in str(error.value)
 
 
+def test_a_folder_as_amass_unpacks(tmp_path, caplog):
+    subject = tmp_path / "KIT" / "3"
+    (tmp_path / "KIT" / "__MACOSX").mkdir(parents=True)
+    subject.mkdir()
+    walk = {"poses": np.zeros((5, 156)), "trans": np.zeros((5, 3))}
+    np.savez(subject / "walk_poses.npz", **walk, mocap_framerate=120.0)
+    np.savez(subject / "shape.npz", gender="female", betas=np.zeros(16))
+    np.savez(subject / "neutral_stagei.npz", betas=np.zeros(16), num_betas=16)
+    np.savez(tmp_path / "KIT" / "__MACOSX" / "b.npz", **walk)
+    (subject / "._walk_poses.npz").write_bytes(b"what macOS leaves")
+    motion = load_motion(tmp_path)
+    assert [(c.name, len(c), c.fps) for c in motion.clips] == [
+        ("KIT/3/walk_poses", 5, 120.0)
+    ]
+    message = "1 motions; 2 other .npz files without poses were left out"
+    assert message in caplog.text and "neutral_stagei.npz" in caplog.text
+    (subject / "walk_poses.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="found 2 files without"):
+        load_motion(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 10, 300, -30])
+def test_files_that_cannot_be_read_are_named(tmp_path, cut):
+    path = tmp_path / "walk_poses.npz"
+    np.savez_compressed(path, poses=np.random.default_rng(0).random((50, 156)))
+    path.write_bytes(path.read_bytes()[:cut])
+    for given in (path, tmp_path):
+        with pytest.raises(
+            OSError, match=r"walk_poses\.npz: expected an \.npz archive"
+        ):
+            load_motion(given)
+
+
 def test_missing_files_are_named(tmp_path):
     for path in (tmp_path / "none.npz", tmp_path):
         with pytest.raises(FileNotFoundError, match=str(path)):
