@@ -54,6 +54,37 @@ def keypoints_in_mpii_order(
     return points
 
 
+def detections_in_mpii_order(detections_px: np.ndarray) -> np.ndarray:
+    """3DPW's 2D detections as the 16 joints of MPII, as pose_hg's script makes them.
+
+    That script reads the 18 columns in COCO's order, in which 3DPW does not have them
+    (``keypoints_in_mpii_order`` of the joint set ``pw3d_18`` goes by their true names),
+    and puts the neck and the top of the head at the nose.
+
+    Args:
+        detections_px: [..., 18, 3] x, y, confidence, in the order of the file.
+
+    Returns:
+        [..., 16, 3] x, y, confidence; that of a middle is the product of two.
+
+    Source:
+        pose_hg 8.8.
+    """
+    points = np.asarray(detections_px, np.float64)
+    coco = get_joint_set("coco_17")
+    at_nose = ("neck_extra", "headtop")
+    found = np.zeros((*points.shape[:-2], len(MPII), 3))
+    for k, name in enumerate(MPII.joints):
+        if name in _MIDDLES:
+            pair = points[..., [coco.index(side) for side in _MIDDLES[name]], :]
+            found[..., k, :2] = pair[..., :2].mean(-2)
+            found[..., k, 2] = pair[..., 2].prod(-1)
+        else:
+            column = coco.index("nose" if name in at_nose else name)
+            found[..., k, :] = points[..., column, :]
+    return found
+
+
 def joints_in_mpii_order(joints: np.ndarray, joint_set: str) -> np.ndarray:
     """3D joints of a dataset as the 16 joints of MPII.
 

@@ -8,18 +8,21 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.builders import indexed, raw, rigid, smooth_boxes
 from data_pipelines.builders.indexed import Entry
+from data_pipelines.builders.mpii_joints import detections_in_mpii_order
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.errors import UserError
 
 _SPLITS = ("train", "validation", "test")
-_BOXES = ("joints", "smooth", "smooth_published")
+_BOXES = ("joints", "smooth", "smooth_published", "smooth_int")
 _KEYS = (
     *("sequence", "betas", "poses", "trans", "jointPositions", "genders"),
     *("campose_valid", "cam_poses", "cam_intrinsics", "poses2d"),
 )
 _MIN_VISIBLE = 6
-_NUM_BODY = 14
-"""The first of the 18 detections; the others are eyes and ears."""
+_BODY = slice(0, 14)
+"""Of the 18 detections those that are no eyes and ears."""
+_LIMBS = slice(2, 14)
+"""Of the 18 detections those of arms and legs."""
 _DETECTIONS = FieldSpec(
     "detections_px",
     "float32",
@@ -43,8 +46,10 @@ class Pw3d(indexed.IndexedSource):
         boxes: ``joints``: the tight box, times 1.2, of the projected joints inside the
             image; frames without any are left out. ``smooth``: boxes of the 2D
             detections (without eyes and ears) smoothed over time; frames with six or
-            fewer confident ones are left out. ``smooth_published``: the same with the
-            published zero-padded filter.
+            fewer confident ones are left out. ``smooth_published``: pose_hg's, of the
+            16 joints that it derives from the detections (``mpii_joints.
+            detections_in_mpii_order``), with a zero-padded filter. ``smooth_int``:
+            INT's, of the twelve detections of arms and legs, with the same filter.
 
     Source: specs/i2l_meshnet.md 12.1; specs/int_hmr.md 15; specs/pose_hg.md 8.8.
     """
@@ -112,19 +117,25 @@ class Pw3d(indexed.IndexedSource):
             found = (len(valid), len(detections), len(content["cam_poses"]))
             where = f"{path}: person {person}: campose_valid, poses2d, cam_poses"
             raise self.wrong(where, f"{number} frames as in poses", found)
-        detections = detections[:, :_NUM_BODY]
+        points = self._box_points(detections)
         smooth = None
         if self._boxes != "joints":
-            zero_ends = self._boxes == "smooth_published"
-            smooth = smooth_boxes.smooth_boxes(detections, zero_ends)
+            zero_ends = self._boxes != "smooth"
+            smooth = smooth_boxes.smooth_boxes(points, zero_ends)
         self.drop(split, "no valid camera", int((~valid).sum()))
         for frame in np.flatnonzero(valid).tolist():
             if smooth is None:
                 box = self._joint_box(split, content, person, frame, size)
             else:
-                box = self._smooth_box(split, smooth[frame], detections[frame])
+                box = self._smooth_box(split, smooth[frame], points[frame])
             if box is not None:
                 yield frame, box
+
+    def _box_points(self, detections: np.ndarray) -> np.ndarray:
+        """The points [F, J, 3] that make the smooth boxes and that are counted."""
+        if self._boxes == "smooth_published":
+            return detections_in_mpii_order(detections)
+        return detections[:, _LIMBS if self._boxes == "smooth_int" else _BODY]
 
     def _smooth_box(
         self, split: str, box: np.ndarray, points: np.ndarray

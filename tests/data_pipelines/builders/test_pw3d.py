@@ -1,11 +1,12 @@
 """3DPW's own sequence files, as Python 2 pickled them."""
 
 import functools
+import importlib.util
 
 import numpy as np
 import pytest
 
-from data_pipelines.builders import smooth_boxes
+from data_pipelines.builders import mpii_joints, smooth_boxes
 from data_pipelines.builders.pw3d import Pw3d
 from data_pipelines.schema import RecordError
 from tests.data_pipelines.builders.published import (
@@ -112,11 +113,21 @@ def test_smoothed_boxes(dataset):
     assert source.dropped["test", "6 or fewer confident 2D detections"] == 1
     scipy_ndimage = pytest.importorskip("scipy.ndimage")
     scipy_signal = pytest.importorskip("scipy.signal")
-    points = np.swapaxes(content["poses2d"][0], 1, 2)[:, :14, :2]
-    low, high = points.min(1), points.max(1)
-    scale = 150 / np.linalg.norm(high - low, axis=1)
-    track = np.stack([*((low + high) / 2).T, scale])
-    for zero_ends in (False, True):
+    columns = np.swapaxes(content["poses2d"][0], 1, 2)
+    # By pose_hg's script: hips, knees, ankles, wrists, elbows and shoulders as COCO
+    # has them, the nose, and the middles of columns 11, 12 and 5, 6; eyes and ears not.
+    middles = [(columns[:, i] + columns[:, i + 1]) / 2 for i in (5, 11)]
+    derived = np.stack([columns[:, 0], *middles], 1)
+    derived = np.concatenate([derived, columns[:, 5:17]], 1)
+    for option, points in (
+        ("smooth", columns[:, :14]),
+        ("smooth_published", derived),
+        ("smooth_int", columns[:, 2:14]),
+    ):
+        zero_ends = option != "smooth"
+        low, high = points[..., :2].min(1), points[..., :2].max(1)
+        scale = 150 / np.linalg.norm(high - low, axis=1)
+        track = np.stack([*((low + high) / 2).T, scale])
         rows = []
         for row in track:
             padded = row if zero_ends else np.pad(row, 5, mode="edge")
@@ -126,12 +137,58 @@ def test_smoothed_boxes(dataset):
         x, y, s = rows
         side = 1.1 * 150 / s
         expected = np.stack([x - side / 2, y - side / 2, side, side], 1)
-        detections = np.swapaxes(content["poses2d"][0], 1, 2)[:, :14]
-        boxes = smooth_boxes.smooth_boxes(detections, zero_ends)
+        boxes = smooth_boxes.smooth_boxes(points, zero_ends)
         np.testing.assert_allclose(boxes, expected, rtol=1e-9)
-        option = "smooth_published" if zero_ends else "smooth"
         record = read(Pw3d(str(folder), boxes=option), "test")
         close(record["downtown_walk_00_0_00006"]["bbox_xywh_px"], expected[6], 1e-3)
+
+
+@pytest.fixture(scope="module")
+def published(parity_dir, recipe):
+    """pose_hg's script on a track of 40 frames: the track and what came out."""
+    path = parity_dir / "pose_hg" / "inputs_posehg3d.py"
+    spec = importlib.util.spec_from_file_location("inputs_posehg3d", path)
+    inputs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(inputs)
+    inputs.original = 11  # the seed, which the function takes for a global
+    return inputs.track_keypoints(11), np.load(path.with_name("prep_public.npz"))
+
+
+def test_detections_as_the_published_script_reads_them(published):
+    track, stored = published
+    found = mpii_joints.detections_in_mpii_order(track)
+    np.testing.assert_allclose(found, stored["mpii2d_raw"], rtol=1e-6, atol=1e-4)
+    seen = found[..., 2] > smooth_boxes.MIN_CONFIDENCE
+    np.testing.assert_array_equal(seen, stored["mpii2d"][..., 2])
+    np.testing.assert_array_equal(seen.sum(1) > 6, stored["keep"])
+
+
+def test_the_published_filter(published):
+    track, stored = published
+    boxes = smooth_boxes.smooth_boxes(track, zero_ends=True)
+    x, y, scale = stored["bbox_params"].T
+    side = 1.1 * 150 / scale
+    expected = np.stack([x - side / 2, y - side / 2, side, side], 1)
+    np.testing.assert_allclose(boxes, expected, rtol=1e-9)
+
+
+def test_frames_are_kept_by_the_joints_that_make_the_box(dataset):
+    """Seven columns are seen: seven detections, but nine of the sixteen joints."""
+    folder, content = dataset
+    detections = content["poses2d"][1]
+    detections[:, 2] = 0.1
+    detections[:, 2, [0, 1, 5, 6, 7, 11, 12]] = 0.9
+    file = folder / "sequenceFiles" / "test" / "downtown_walk_00.pkl"
+    put(file, python2_pickle(content))
+    for option, kept in (("smooth", 12), ("smooth_published", 12), ("smooth_int", 0)):
+        keys = Pw3d(str(folder), boxes=option).keys("test")
+        assert len([key for key in keys if "_1_" in key]) == kept, option
+    # Columns 0, 5, 6, 11, 12: nose, neck and head top, and both pairs and middles.
+    detections[:, 2, [1, 7]] = 0.1
+    put(file, python2_pickle(content))
+    for option, kept in (("smooth", 0), ("smooth_published", 12)):
+        keys = Pw3d(str(folder), boxes=option).keys("test")
+        assert len([key for key in keys if "_1_" in key]) == kept, option
 
 
 def test_boxes_of_people_not_seen_at_first(rng):
