@@ -12,6 +12,7 @@ from absl import logging
 from hmr_jax.commands import person_boxes, predict_names
 from hmr_jax.commands.predict_names import shown
 from hmr_jax.errors import UserError
+from hmr_jax.files import is_hidden
 from hmr_jax.pictures import SUFFIXES, read_picture
 
 JOINT_BOX_SCALE = 1.2
@@ -89,7 +90,7 @@ def list_pictures(given: Sequence[str]) -> list[pathlib.Path]:
                 file
                 for file in path.iterdir()
                 if file.suffix.lower() in SUFFIXES
-                and not file.name.startswith(".")
+                and not is_hidden(file.name)
                 and file.is_file()
             )
         elif path.is_file():

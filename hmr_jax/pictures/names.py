@@ -17,7 +17,7 @@ Of several rules the first that finds a name decides.
 import collections
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _COCO = re.compile(r"COCO_[a-z]+\d{4}_(\d{12})|(\d{12})")
@@ -189,12 +189,3 @@ def assign(pictures: Iterable[str], names: Iterable[str]) -> Assignment:
 def _list(names: list[str], limit: int = 4) -> str:
     shown = ", ".join(names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def same_name_in(names: Iterable[str]) -> Mapping[str, str]:
-    """Names of a folder by their canonical form, to find one that a file spells so.
-
-    Args:
-        names: what a folder holds.
-    """
-    return {canonical(name): name for name in names}

@@ -80,6 +80,41 @@ def test_who_is_kept(tmp_path, people, kept):
     assert sum(source.dropped.values()) == len(PEOPLE) - len(kept)
 
 
+@pytest.mark.parametrize(
+    "stored, spelled",
+    [
+        ("sub/a.png", "sub\\a.png"),
+        ("a.png", "./a.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("caf\u00e9/a.png", "cafe\u0301\\a.png"),
+        ("000000000139.jpg", "COCO_train2014_000000000139.jpg"),
+        ("COCO_train2014_000000000139.jpg", "000000000139.jpg"),
+    ],
+)
+def test_spellings_of_one_name_are_found(tmp_path, stored, spelled):
+    put(tmp_path / "train2017" / stored, picture(0))
+    put(tmp_path / "train2017" / "b.jpg", picture(1))
+    images = [{"id": 139, "file_name": spelled, **SIZE}]
+    content = {"images": images, "annotations": [person(1, 139)]}
+    put(tmp_path / "annotations" / "person_keypoints_train2017.json", content)
+    (record,) = read(Coco(str(tmp_path)), "train").values()
+    assert record["image"] == (tmp_path / "train2017" / stored).read_bytes()
+
+
+def test_pictures_that_are_missing_are_named_as_the_file_does(tmp_path):
+    put(tmp_path / "train2017" / "b.jpg", picture(1))
+    images = [{"id": 1, "file_name": "sub\\a.jpg", **SIZE}]
+    content = {"images": images, "annotations": [person(1, 1)]}
+    put(tmp_path / "annotations" / "person_keypoints_train2017.json", content)
+    source = Coco(str(tmp_path))
+    with pytest.raises(RecordError, match=r"train2017/sub/a\.jpg: .*no such file"):
+        read(source, "train")
+    images[0]["file_name"] = 7
+    put(tmp_path / "annotations" / "person_keypoints_train2017.json", content)
+    with pytest.raises(RecordError, match=r"images\[0\]: expected file_name: text"):
+        read(Coco(str(tmp_path)), "train")
+
+
 @pytest.mark.parametrize("folder", ["images/", ""])
 def test_labels(tmp_path, folder):
     make(tmp_path, folder)
