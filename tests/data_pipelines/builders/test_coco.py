@@ -111,7 +111,7 @@ def test_pictures_that_are_missing_are_named_as_the_file_does(tmp_path):
         read(source, "train")
     images[0]["file_name"] = 7
     put(tmp_path / "annotations" / "person_keypoints_train2017.json", content)
-    with pytest.raises(RecordError, match=r"images\[0\]: expected file_name: text"):
+    with pytest.raises(RecordError, match=r"images\[0\]: file_name: expected a name"):
         read(Coco(str(tmp_path)), "train")
 
 
