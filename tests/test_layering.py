@@ -26,7 +26,7 @@ ALLOWED = {
     "export": {"body", "models"},
 }
 # One module of each of these rooms, alone, may be imported from outside the arrows.
-EVERYWHERE = {"errors", "files", "pictures", "progress", "remote"} | {"_version", "_xla_guard"}
+EVERYWHERE = {
     "errors",
     "files",
     "pictures",
