@@ -86,7 +86,11 @@ class Agora(indexed.IndexedSource):
     def _table(self, path: str) -> dict[str, Any]:
         """A table's columns; the last one is held."""
         if self._held[0] != path:
-            columns = self._parse(path, "a pickled table of pandas", read_frame)
+            columns = self._parse(
+                path,
+                "a pickled table of pandas",
+                lambda data: read_frame(data, source=path),
+            )
             self.require(path, columns, _COLUMNS)
             self._held = (path, columns)
         return self._held[1]

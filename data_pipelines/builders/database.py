@@ -49,7 +49,9 @@ class Database(RawSource):
         """
         if split not in self._arrays:
             path = self.database_path(split)
-            content = self._parse(path, "a joblib file", read_joblib)
+            content = self._parse(
+                path, "a joblib file", lambda data: read_joblib(data, source=path)
+            )
             if not isinstance(content, dict):
                 raise self.wrong(path, "a dictionary", type(content).__name__)
             self.require(path, content, fields)

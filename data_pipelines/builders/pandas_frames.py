@@ -4,13 +4,14 @@ Reads tables whose columns are numbers or Python objects, as pandas 0.25 to 3 pi
 them: a manager of blocks, each an array of some columns.
 """
 
-import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hmr_jax.body import unpickle
-from hmr_jax.body.unpickle import NUMPY_NAMES, Call, Global, StandIn
+from hmr_jax.body.unpickle import NUMPY_NAMES, Call, StandIn
+from hmr_jax.outside import reading
 
 
 class _Index(StandIn):
@@ -23,7 +24,7 @@ class _Index(StandIn):
         if "data" in content:
             return np.asarray(content["data"], dtype=object).ravel().tolist()
         if {"start", "stop", "step"} <= content.keys():
-            return list(range(content["start"], content["stop"], content["step"]))
+            return range(content["start"], content["stop"], content["step"])
         raise ValueError(f"an index of {sorted(content)}: expected data or a range")
 
 
@@ -66,18 +67,28 @@ class _Name(StandIn):
 def _columns(manager: dict[str, Any]) -> dict[str, Any]:
     names, rows = manager["axes"][0], len(manager["axes"][1])
     columns: dict[str, Any] = {}
+    taken = 0
     for block in manager["blocks"]:
         values = np.asarray(block["values"])
-        places = block["mgr_locs"]
-        if isinstance(places, slice):
-            places = range(len(names))[places]
+        places = _places(block["mgr_locs"], names)
         values = values.reshape(len(places), rows)
         for place, column in zip(places, values, strict=True):
             columns[str(names[int(place)])] = column
+        taken += len(places)
+    if taken != len(names):  # ranges: names may number more than memory holds
+        raise ValueError(f"a table of {len(names)} columns with contents for {taken}")
     missing = [n for n in names if str(n) not in columns]
     if missing:
         raise ValueError(f"a table without the columns {missing}")
     return columns
+
+
+def _places(places: Any, names: Sequence[Any]) -> Any:
+    if isinstance(places, slice):
+        return range(len(names))[places]
+    if not isinstance(places, np.ndarray | list | tuple):
+        raise ValueError(f"places of columns: got {type(places).__name__}")
+    return places
 
 
 def _slice(*arguments: Any) -> slice:
@@ -86,8 +97,8 @@ def _slice(*arguments: Any) -> slice:
     return slice(*arguments)
 
 
-def _names() -> dict[Global, Any]:
-    table: dict[Global, Any] = {
+def _names() -> dict[tuple[str, str], Any]:
+    table: dict[tuple[str, str], Any] = {
         ("pandas._libs.internals", "_unpickle_block"): Call(lambda *a: _Block(*a)),
         ("pandas.core.indexes.base", "_new_Index"): Call(lambda _, d: _Index(d)),
     }
@@ -104,21 +115,22 @@ def _names() -> dict[Global, Any]:
     return table
 
 
-def read_frame(data: bytes) -> dict[str, Any]:
+def read_frame(data: bytes, *, source: str = "table") -> dict[str, Any]:
     """The columns of a pickled table.
 
     Args:
         data: the pickle.
+        source: the file's name, for messages.
 
     Returns:
         Column name -> array [rows], of numbers or of objects.
 
     Raises:
-        ValueError: it is no such pickle, or names something else than arrays and
-            tables.
+        UserError: it is no such pickle; the message names it.
     """
     names = {**NUMPY_NAMES, **_names()}
-    content = unpickle.load_pickle(io.BytesIO(data), allowed=names)
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a table, got {type(content).__name__}")
-    return content
+    with reading(source, "a pickled table of pandas"):
+        content = unpickle.load_pickle(data, allowed=names, source=source)
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a table, got {type(content).__name__}")
+        return content

@@ -5,12 +5,10 @@ nothing in a pickle is ever run.
 """
 
 import collections
+import contextlib
 import functools
 import io
 import json
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,7 +20,10 @@ from data_pipelines.builders.inputs import list_data
 from data_pipelines.builders.source import RecordSource
 from data_pipelines.schema import RecordError
 from hmr_jax import pictures
-from hmr_jax.body import unpickle
+from hmr_jax.body import npz
+from hmr_jax.body.unpickle import load_pickle
+from hmr_jax.errors import UserError
+from hmr_jax.outside import reading
 from hmr_jax.pictures.names import canonical
 
 
@@ -131,24 +132,18 @@ class RawSource(RecordSource):
 
     def _parse(self, path: str, expected: str, parse: Callable[[bytes], Any]) -> Any:
         data = self.read_bytes(path, expected)
-        errors = (
-            ValueError,
-            OSError,
-            EOFError,
-            LookupError,
-            TypeError,
-            struct.error,
-            NotImplementedError,
-            zipfile.BadZipFile,
-            zlib.error,
-        )
-        try:
+        with self._named(), reading(path, expected):
             return parse(data)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Make the errors of readers ``RecordError``s with the dataset's name."""
+        try:
+            yield
         except RecordError:
             raise
-        except errors as error:
-            found = f"{len(data)} bytes that cannot be read as one ({error})"
-            raise self.wrong(path, expected, found) from error
+        except UserError as error:
+            raise RecordError(f"{self.name}: {error}") from error
 
     def read_json(self, path: str) -> Any:
         """The content of a JSON file."""
@@ -160,17 +155,20 @@ class RawSource(RecordSource):
         Strings of Python 2 are read as latin1.
         """
         return self._parse(
-            path, "a pickle", lambda data: unpickle.load_pickle(io.BytesIO(data))
+            path, "a pickle", lambda data: load_pickle(data, source=path)
         )
 
     def read_npz(self, path: str) -> dict[str, Any]:
-        """The entries of an .npz file; object arrays through the safe unpickler."""
-
-        return self._parse(path, "an .npz archive", unpickle.read_npz)
+        """The entries of an .npz file; objects through the restricted unpickler."""
+        return self._parse(
+            path, "an .npz archive", lambda data: npz.read_npz(data, source=path)
+        )
 
     def read_npy(self, path: str) -> np.ndarray:
         """The array of an .npy file."""
-        return self._parse(path, "an .npy file", unpickle.read_npy)
+        return self._parse(
+            path, "an .npy file", lambda data: npz.read_npy(data, source=path)
+        )
 
     def read_mat(self, path: str, *names: str) -> dict[str, Any]:
         """Variables of a MATLAB file up to version 7.
@@ -180,12 +178,9 @@ class RawSource(RecordSource):
         import scipy.io
 
         def parse(data: bytes) -> dict[str, Any]:
-            try:
-                return scipy.io.loadmat(
-                    io.BytesIO(data), squeeze_me=True, struct_as_record=False
-                )
-            except scipy.io.matlab.MatReadError as error:
-                raise ValueError(error) from error
+            return scipy.io.loadmat(
+                io.BytesIO(data), squeeze_me=True, struct_as_record=False
+            )
 
         content = self._parse(path, "a MATLAB file (version 5 to 7)", parse)
         self.require(path, content, names)

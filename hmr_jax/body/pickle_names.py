@@ -1,19 +1,40 @@
 """What a restricted unpickler gives a pickle in place of the names that it mentions.
 
-Stand-ins for numpy's, scipy's and chumpy's classes remember what they were given and
-become numpy arrays afterwards; stand-ins for functions are a few pure functions of this
-file. Nothing here is ever looked up in the modules that the names belong to.
+Stand-ins for numpy's classes remember what they were given and become numpy arrays
+afterwards; stand-ins for functions are a few pure functions of this file. Nothing here
+is ever looked up in the modules that the names belong to. What a stand-in makes is paid
+for from the file's budget before it is made.
 """
 
 import math
 import re
+import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 Global = tuple[str, str]
 _DTYPE_CODE = re.compile(r"(?:b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d+|\?|O[48]?)\Z")
+_MAX_KEY_PARTS, _MAX_KEY_BITS = 100, 1024
+ITEM_BYTES = 8
+"""What one entry of a container costs of the budget."""
+
+_repr = reprlib.Repr()
+_repr.maxlevel = 2
+brief = _repr.repr
+"""A short text of a value from a pickle, whose own may be as long as memory."""
+
+
+@runtime_checkable
+class Resolve(Protocol):
+    """What a stand-in is given to become a value."""
+
+    def __call__(self, x: Any) -> Any:
+        """Turn the records inside a value into values."""
+
+    def spend(self, size_bytes: int) -> None:
+        """Pay for memory (and the time to fill it); a ValueError if it is too much."""
 
 
 class StandIn:
@@ -28,7 +49,7 @@ class StandIn:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def resolve(self, resolve: Callable[[Any], Any]) -> Any:
+    def resolve(self, resolve: Resolve) -> Any:
         """The value that this record stands for.
 
         Args:
@@ -43,6 +64,45 @@ class StandIn:
         raise ValueError(f"unexpected {type(self).__name__.strip('_')} object")
 
 
+class Foreign(StandIn):
+    """An inert placeholder for what has no meaning here, and all that is made of it.
+
+    It takes whatever the pickle does to it and keeps nothing.
+
+    Args:
+        reason: why it is no array.
+
+    Attributes:
+        reason: the same.
+    """
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    @classmethod
+    def named(cls, module: str, name: str) -> "Foreign":
+        """The placeholder for a name that a pickle mentions."""
+        return cls(
+            f"it refers to {module}.{name}, which is no array; it was not imported and "
+            "nothing was executed"
+        )
+
+    def __call__(self, *arguments: Any) -> "Foreign":
+        """What the pickle gets for calling it."""
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        """Ignore an item of a list; ``extend`` and ``add`` do the same."""
+
+    extend = add = append
+
+
 class Call:
     """What a pickle gets in place of a function: a call of it and nothing else."""
 
@@ -54,51 +114,59 @@ class Call:
     def __call__(self, *arguments: Any) -> Any:  # noqa: D102
         return self._function(*arguments)
 
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("the pickle tries to change a function")
-
 
 class _Dtype(StandIn):
     def resolve(self, resolve):
         code = self.arguments[0] if self.arguments else None
         if not isinstance(code, str) or not _DTYPE_CODE.match(code):
-            raise ValueError(f"arrays of dtype {code!r} are not read")
+            raise ValueError(f"arrays of dtype {brief(code)} are not read")
         if code.startswith("O"):
             return np.dtype(object)
         order = self.state[1] if isinstance(self.state, tuple) else "<"
         return np.dtype(code).newbyteorder(order if order in ("<", ">") else "=")
 
 
-def _from_bytes(
-    raw: Any, dtype: np.dtype, shape: Any, order: Literal["C", "F"]
-) -> np.ndarray:
-    raw = raw.encode("latin1") if isinstance(raw, str) else raw
-    if not isinstance(raw, bytes | bytearray):
-        raise ValueError(f"expected the bytes of an array, got {type(raw).__name__}")
+def checked_shape(shape: Any) -> tuple[int, ...]:
+    """A shape of whole numbers from 0; a ValueError if it is none."""
     shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError(f"expected an array shape, got {shape!r}")
+        raise ValueError(f"expected an array shape, got {brief(shape)}")
+    return shape
+
+
+def _from_bytes(
+    raw: Any, dtype: np.dtype, shape: Any, order: Literal["C", "F"], resolve: Resolve
+) -> np.ndarray:
+    if not isinstance(raw, bytes | bytearray | str):
+        raise ValueError(f"expected the bytes of an array, got {type(raw).__name__}")
+    shape = checked_shape(shape)
     size = math.prod(shape) * dtype.itemsize
     if size != len(raw):
         raise ValueError(
-            f"array of shape {shape}: expected {size} bytes, got {len(raw)}"
+            f"array of shape {brief(shape)}: expected {brief(size)} bytes, "
+            f"got {len(raw)}"
         )
+    resolve.spend(size)
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw
     array = np.frombuffer(bytes(raw), dtype).reshape(shape, order=order)
     return array.astype(dtype.newbyteorder("="), order="C")
 
 
-def _from_items(items: Any, shape: Any) -> np.ndarray:
-    """An array of objects, whose list is in C order for Fortran's arrays too."""
-    shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+def _from_items(items: Any, shape: Any) -> Any:
+    """An array of objects, whose list is in C order for Fortran's arrays too.
+
+    One without axes is the object that it holds.
+    """
+    shape = checked_shape(shape)
     if not isinstance(items, list):
         raise ValueError(f"expected a list of objects, got {type(items).__name__}")
-    if not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError(f"expected an array shape, got {shape!r}")
     if math.prod(shape) != len(items):
         raise ValueError(
-            f"array of shape {shape}: expected {math.prod(shape)} objects, "
-            f"got {len(items)}"
+            f"array of shape {brief(shape)}: expected {brief(math.prod(shape))} "
+            f"objects, got {len(items)}"
         )
+    if not shape:
+        return items[0]
     array = np.empty(len(items), object)
     for i, item in enumerate(items):  # one by one: items may be arrays themselves
         array[i] = item
@@ -117,8 +185,10 @@ class _Array(StandIn):
         if not isinstance(dtype, np.dtype):
             raise ValueError("an array without its dtype")
         if dtype.hasobject:
-            return _from_items(resolve(raw), shape)
-        return _from_bytes(raw, dtype, shape, "F" if fortran else "C")
+            items = resolve(raw)
+            resolve.spend(ITEM_BYTES * len(items))
+            return _from_items(items, shape)
+        return _from_bytes(raw, dtype, shape, "F" if fortran else "C", resolve)
 
 
 class _Buffer(StandIn):
@@ -127,11 +197,11 @@ class _Buffer(StandIn):
     def resolve(self, resolve):
         raw, dtype, shape, order = self.arguments
         if order not in ("C", "F"):
-            raise ValueError(f"expected array order 'C' or 'F', got {order!r}")
+            raise ValueError(f"expected array order 'C' or 'F', got {brief(order)}")
         dtype = resolve(dtype)
         if not isinstance(dtype, np.dtype) or dtype.hasobject:
             raise ValueError("a buffer without its dtype")
-        return _from_bytes(raw, dtype, shape, order)
+        return _from_bytes(raw, dtype, shape, order, resolve)
 
 
 class _Scalar(StandIn):
@@ -140,84 +210,19 @@ class _Scalar(StandIn):
         dtype = resolve(dtype)
         if not isinstance(dtype, np.dtype) or dtype.hasobject:
             raise ValueError("a scalar without its dtype")
-        return _from_bytes(raw, dtype, (), "C")[()]
+        return _from_bytes(raw, dtype, (), "C", resolve)[()]
 
 
-class _Chumpy(StandIn):
-    """chumpy keeps an array in ``x`` and lazy expressions of others elsewhere."""
-
-    def resolve(self, resolve):
-        state = _state_dict(self.state)
-        if "x" in state:
-            return np.asarray(resolve(state["x"]))
-        if "a" in state and "idxs" in state:  # chumpy.reordering.Select
-            flat = np.asarray(resolve(state["a"])).ravel()
-            index = np.asarray(resolve(state["idxs"]))
-            if index.dtype.kind not in "iu":
-                index = index.astype(np.int64)
-            if index.size and not 0 <= index.min() <= index.max() < flat.size:
-                raise ValueError(
-                    f"chumpy selection: expected indices below {flat.size}, "
-                    f"got {index.min()}..{index.max()}"
-                )
-            taken = flat[index.ravel()]
-            shape = resolve(state.get("preferred_shape", index.shape))
-            return taken.reshape(tuple(int(n) for n in np.atleast_1d(shape)))
-        raise ValueError(
-            f"chumpy object: expected an array 'x' or a selection 'a', 'idxs'; it has "
-            f"{sorted(map(str, state)) or 'nothing'}"
-        )
-
-
-class _Sparse(StandIn):
-    compressed_axis = 1
-
-    def resolve(self, resolve):
-        state = {k: resolve(v) for k, v in _state_dict(self.state).items()}
-        shape = state.get("_shape", state.get("shape"))
-        missing = [k for k in ("data", "indices", "indptr") if k not in state]
-        if missing or shape is None or len(shape) != 2:
-            raise ValueError(f"sparse matrix without {', '.join(missing) or 'shape'}")
-        data, indices, indptr = (state[k] for k in ("data", "indices", "indptr"))
-        rows, columns = (int(n) for n in shape)
-        count = (rows, columns)[self.compressed_axis]
-        other = (rows, columns)[1 - self.compressed_axis]
-        lengths = np.diff(indptr)
-        if (
-            *(len(indptr) != count + 1, len(indptr) and indptr[0] != 0),
-            *((lengths < 0).any(), len(data) != len(indices)),
-            len(indptr) and indptr[-1] != len(data),
-            len(indices) and not 0 <= indices.min() <= indices.max() < other,
-        ) != (False,) * 6:
-            raise ValueError(f"sparse matrix of shape {shape}: its indices disagree")
-        dense = np.zeros((count, other), data.dtype)
-        np.add.at(dense, (np.repeat(np.arange(count), lengths), indices), data)
-        return dense if self.compressed_axis == 0 else dense.T.copy()
-
-
-class _SparseRows(_Sparse):
-    compressed_axis = 0
-
-
-class _Placeholder(StandIn):
+class _Named(StandIn):
     """Names that a pickle mentions and never builds: ``numpy.ndarray``, ``object``."""
-
-
-def _state_dict(state: Any) -> dict:
-    """The attributes in a pickled state, which may also be (attributes, slots)."""
-    parts = state if isinstance(state, tuple) else (state,)
-    merged: dict = {}
-    for part in parts:
-        if part is not None and not isinstance(part, dict):
-            raise ValueError(f"expected attributes by name, got {type(part).__name__}")
-        merged.update(part or {})
-    return merged
 
 
 def _reconstructor(cls: Any, base: Any = None, state: Any = None) -> StandIn:
     """``copyreg._reconstructor`` of protocols 0 and 1, for stand-ins alone."""
+    if isinstance(cls, Foreign):
+        return cls()
     if not (isinstance(cls, type) and issubclass(cls, StandIn)):
-        raise ValueError(f"the pickle tries to build {cls!r}")
+        raise ValueError(f"the pickle tries to build {brief(cls)}")
     return cls()
 
 
@@ -235,8 +240,33 @@ def _bytes(*arguments: Any) -> bytes:
     return arguments[0] if arguments else b""
 
 
-def _items(*arguments: Any) -> list:
-    return list(arguments[0]) if arguments else []
+def checked_key(key: Any) -> Any:
+    """A key that is hashed in little time: tuples of tuples may unfold without end.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts, left = [key], _MAX_KEY_PARTS
+    while parts:
+        part = parts.pop()
+        if isinstance(part, int) and part.bit_length() > _MAX_KEY_BITS:
+            raise ValueError("the pickle has a number of many digits as key")
+        if isinstance(part, tuple | frozenset):
+            left -= len(part)
+            if left < 0:
+                raise ValueError("the pickle has a key of many parts")
+            parts += part
+    return key
+
+
+def dict_of(content: Any = ()) -> dict:
+    """A dictionary of nothing, another one, or pairs."""
+    pairs = content.items() if isinstance(content, dict) else content
+    return {checked_key(key): value for key, value in pairs}
+
+
+def _set(items: Any = ()) -> set:
+    return set(map(checked_key, items))
 
 
 def _numpy_names() -> dict[Global, Any]:
@@ -245,41 +275,23 @@ def _numpy_names() -> dict[Global, Any]:
         table[package + ".multiarray", "_reconstruct"] = Call(lambda *a: _Array(*a))
         table[package + ".multiarray", "scalar"] = Call(lambda *a: _Scalar(*a))
         table[package + ".numeric", "_frombuffer"] = Call(lambda *a: _Buffer(*a))
-    return table | {("numpy", "ndarray"): _Placeholder, ("numpy", "dtype"): _Dtype}
+    return table | {("numpy", "ndarray"): _Named, ("numpy", "dtype"): _Dtype}
 
 
 def _builtin_names() -> dict[Global, Any]:
     table: dict[Global, Any] = {
         ("_codecs", "encode"): Call(_encode),
-        ("collections", "OrderedDict"): Call(lambda *a: dict(_items(*a))),
+        ("collections", "OrderedDict"): Call(dict_of),
     }
     for module in ("__builtin__", "builtins"):
-        table[module, "object"] = _Placeholder
+        table[module, "object"] = _Named
         table[module, "bytes"] = Call(_bytes)
         table[module, "bytearray"] = Call(_bytes)
-        table[module, "set"] = Call(lambda *a: set(_items(*a)))
+        table[module, "set"] = Call(_set)
     for module in ("copy_reg", "copyreg"):
         table[module, "_reconstructor"] = Call(_reconstructor)
     return table
 
 
-def _sparse_names() -> dict[Global, Any]:
-    table: dict[Global, Any] = {}
-    for kind, record in (("csc", _Sparse), ("csr", _SparseRows)):
-        for module in (f"scipy.sparse.{kind}", f"scipy.sparse._{kind}", "scipy.sparse"):
-            table[module, f"{kind}_matrix"] = record
-            table[module, f"{kind}_array"] = record
-    return table
-
-
 NUMPY_NAMES: Mapping[Global, Any] = _numpy_names() | _builtin_names()
 """Arrays, scalars, and the helpers that pickles of them mention."""
-
-BODY_NAMES: Mapping[Global, Any] = {
-    **NUMPY_NAMES,
-    **_sparse_names(),
-    ("chumpy.ch", "Ch"): _Chumpy,
-    ("chumpy", "Ch"): _Chumpy,
-    ("chumpy.reordering", "Select"): _Chumpy,
-}
-"""What the published SMPL and MANO files contain."""

@@ -5,32 +5,23 @@ The arrays of a file are the user's own; nothing is downloaded and nothing is sh
 
 import os
 import pathlib
-import re
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from hmr_jax.body.genders import GENDERS
+from hmr_jax.body.mending import mend_left_hand
 from hmr_jax.body.model import BodyModel
-from hmr_jax.body.unpickle import Broken, load_pickle
+from hmr_jax.body.npz import read_npy, read_npz
+from hmr_jax.body.published_names import find_body, stated_gender
+from hmr_jax.body.unpickle import Unreadable, load_pickle
+from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
+from hmr_jax.outside import reader, reading
 
 DEFAULT_NUM_BETAS = 10
 
-_SMPL_FILES = (
-    "basicmodel_{letter}_lbs_10_207_0_v1.0.0",
-    "basicmodel_{letter}_lbs_10_207_0_v1.1.0",
-    "basicmodel_{gender}_lbs_10_207_0_v1.0.0",
-    "basicmodel_{gender}_lbs_10_207_0_v1.1.0",
-    "smpl_{gender}",
-)
-_SUFFIXES = (".pkl", ".npz")
-_SUBFOLDERS = ("", "smpl", "mano", "models")
-_GENDER_WORDS = {
-    "neutral": "neutral",
-    **{"m": "male", "male": "male", "f": "female", "female": "female"},
-}
 _ROOT_PARENT = 2**31
 """Published files store the root's parent -1 as an unsigned 2^32 - 1."""
 
@@ -43,6 +34,7 @@ def load_body(
     extra_regressors: Mapping[str, str | os.PathLike] | None = None,
     num_betas: int | None = None,
     dtype: Any = np.float32,
+    mend: bool = True,
 ) -> BodyModel:
     """Read a body or hand from the user's model file.
 
@@ -52,12 +44,15 @@ def load_body(
         name: what to call the body; in a folder, "mano_right" or "mano_left" asks for a
             hand and anything else for SMPL. Default: the file's name.
         gender: "neutral", "female" or "male"; chooses the file in a folder (default
-            "neutral"). Default for a file: taken from its name.
+            "neutral"). Default for a file: what its name states, or its folder's
+            (``smplh/female/model.npz``), else "neutral".
         extra_regressors: joint set name to a ``.npy`` file [K, V], for example
             ``{"h36m_17": "J_regressor_h36m.npy"}``.
         num_betas: number of shape directions to keep; default 10, or all where the file
             has fewer.
         dtype: floating point type of the body.
+        mend: correct the known error of MANO_LEFT as published (its shape directions
+            are the right hand's) and log it; off, the file is taken as it is.
 
     Returns:
         The body. Pose correctives that are all zero are left out, which makes the
@@ -69,13 +64,20 @@ def load_body(
             expected and found.
     """
     path = pathlib.Path(path)
-    if gender is not None and gender not in ("neutral", "female", "male"):
-        raise ValueError(f"gender: expected neutral, female or male, got {gender!r}")
+    if gender is not None and gender not in GENDERS:
+        raise UserError(f"gender: expected neutral, female or male, got {gender!r}")
     if path.is_dir():
-        path = _find(path, name, gender or "neutral")
-    arrays = read_arrays(path)
-    fields = _check_fields(path, arrays)
-    fields["shape_dirs_m"] = _first_betas(path, fields["shape_dirs_m"], num_betas)
+        path = find_body(path, name, gender or "neutral")
+    with reading(path, "a body model"):
+        fields = _check_fields(path, read_arrays(path))
+        fields["shape_dirs_m"] = _first_betas(path, fields["shape_dirs_m"], num_betas)
+    if mend:
+        fields["shape_dirs_m"] = mend_left_hand(
+            str(path),
+            fields["template_m"],
+            fields["shape_dirs_m"],
+            len(fields["parents"]),
+        )
     vertices = fields["template_m"].shape[0]
     extra = {
         key: _read_regressor(pathlib.Path(file), vertices)
@@ -86,40 +88,12 @@ def load_body(
         **fields,
         extra_joint_regressors=extra,
         name=name or path.stem,
-        gender=gender or ("" if is_hand else _gender_of(path.stem)),
+        gender=gender or ("" if is_hand else stated_gender(path) or "neutral"),
         dtype=dtype,
     )
 
 
-def _find(folder: pathlib.Path, name: str | None, gender: str) -> pathlib.Path:
-    """The model file of a folder, by its published names in any case."""
-    asked = (name or "").lower()
-    if asked.startswith("mano"):
-        side = "left" if "left" in asked else "right"
-        wanted = [f"mano_{side}"]
-    else:
-        letter = {"neutral": "neutral", "male": "m", "female": "f"}[gender]
-        wanted = [f.format(letter=letter, gender=gender) for f in _SMPL_FILES]
-    files: dict[str, pathlib.Path] = {}
-    for sub in _SUBFOLDERS:
-        if (folder / sub).is_dir():
-            for file in sorted((folder / sub).iterdir()):
-                files.setdefault(file.name.lower(), file)
-    for stem in wanted:
-        for suffix in _SUFFIXES:
-            if stem + suffix in files:
-                return files[stem + suffix]
-    raise FileNotFoundError(
-        f"{folder}: expected one of {', '.join(wanted)} with suffix .pkl or .npz (any "
-        f"case); found {', '.join(sorted(f.name for f in files.values())[:20]) or '-'}"
-    )
-
-
-def _gender_of(stem: str) -> str:
-    words = re.split(r"[^a-z]+", stem.lower())
-    return next((_GENDER_WORDS[w] for w in words if w in _GENDER_WORDS), "neutral")
-
-
+@reader("a .pkl or .npz body model")
 def read_arrays(path: str | os.PathLike) -> dict[str, Any]:
     """The named entries of a ``.pkl`` or ``.npz`` file; no code in it is run.
 
@@ -137,10 +111,10 @@ def read_arrays(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a .pkl or .npz body")
     if path.suffix.lower() == ".npz":
-        return _read_npz(path)
+        return read_npz(path)
     if path.suffix.lower() != ".pkl":
         raise ValueError(f"{path}: expected suffix .pkl or .npz, got {path.suffix!r}")
-    content = load_pickle(path, keep_going=True)
+    content = load_pickle(path)
     if not isinstance(content, dict):
         raise ValueError(
             f"{path}: expected a dictionary of arrays, got {type(content).__name__}"
@@ -148,24 +122,6 @@ def read_arrays(path: str | os.PathLike) -> dict[str, Any]:
     return {
         k.decode("latin1") if isinstance(k, bytes) else k: content[k] for k in content
     }
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: _npz_entry(path, file, key) for key in file.files}
-    except (zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
-        raise ValueError(f"{path}: not a readable .npz file: {error}") from error
-
-
-def _npz_entry(path: pathlib.Path, file: Any, key: str) -> np.ndarray:
-    try:
-        return file[key]
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: field {key!r}: expected an array of numbers, found one of Python "
-            f"objects or a damaged one ({error})"
-        ) from error
 
 
 def _check_fields(path: pathlib.Path, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -223,8 +179,8 @@ def _array(
             f"{where} is missing; the file has {', '.join(sorted(map(str, arrays)))}"
         )
     value = arrays[field]
-    if isinstance(value, Broken):
-        raise ValueError(f"{where}: {value.reason}")
+    if isinstance(value, Unreadable):
+        raise value.error()
     array = np.asarray(value) if isinstance(value, np.ndarray | list | tuple) else None
     if array is None or array.dtype.kind not in "biuf":
         found = type(value).__name__ if array is None else f"dtype {array.dtype}"
@@ -283,11 +239,9 @@ def _first_betas(
 def _read_regressor(path: pathlib.Path, vertices: int) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such joint regressor file")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable .npy array: {error}") from error
-    return _array(path, {"regressor": array}, "regressor", ("K", vertices))
+    with reading(path, "a joint regressor"):
+        array = read_npy(path)
+        return _array(path, {"regressor": array}, "regressor", ("K", vertices))
 
 
 def save_body(path: str | os.PathLike, body: BodyModel) -> None:

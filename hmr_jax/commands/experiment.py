@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from hmr_jax.body.model import BodyModel
+from hmr_jax.body.published_names import stated_gender
 from hmr_jax.errors import UserError
 from hmr_jax.remote import location
 from hmr_jax.training.checkpoints import Checkpoints
@@ -71,10 +72,10 @@ def load_body(config: Config) -> BodyModel:
     else:
         body = read(path, extra_regressors=extra)
         # A name that states no gender is read as neutral, and may be of any.
-        stated = body.gender != "neutral" or "neutral" in path.stem.lower()
-        if stated and body.gender != wanted:
+        stated = stated_gender(path)
+        if stated not in (None, wanted):
             raise UserError(
-                f"config.body.gender (--gender): expected {body.gender!r}, the gender "
+                f"config.body.gender (--gender): expected {stated!r}, the gender "
                 f"that the name of config.body.path states ({path}), found "
                 f"{wanted!r}; a folder as config.body.path has a file for each gender"
             )

@@ -1,9 +1,9 @@
 """Reads PyTorch checkpoints, and safetensors files, without PyTorch."""
 
 import io
+import mmap
 import os
 import pathlib
-import pickle
 import struct
 import tarfile
 import zipfile
@@ -11,11 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from hmr_jax.body.unpickle import StandIn, resolve
+from hmr_jax.body.unpickle import (
+    Budget,
+    Foreign,
+    StandIn,
+    largest_inflation,
+    resolve,
+)
 from hmr_jax.convert.torch_pickle import LazyTensor, Storage, TorchUnpickler
+from hmr_jax.outside import reading
 
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
 """Where checkpoints that hold more than a state dict keep it."""
@@ -23,23 +29,11 @@ WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
 BEST_KEY = "best_model_state_dict"
 """Where some also keep the weights of their best epoch; these come first."""
 
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, torch.compile and Lightning put before every name."""
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_PREFIX = "module."
-# What a damaged pickle stream raises; a forbidden name raises ValueError before.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    UnicodeDecodeError,
-    OverflowError,
-    struct.error,
-    zipfile.BadZipFile,
-    NotImplementedError,
-)
 
 
 def read_torch_checkpoint(
@@ -57,37 +51,41 @@ def read_torch_checkpoint(
             ``BEST_KEY`` and ``WRAPPER_KEYS`` when omitted.
 
     Returns:
-        Name to array, without a common ``module.`` prefix. bfloat16 stays bfloat16.
+        Name to array, without the prefixes of ``WRAPPERS`` that all names have, in any
+        order and number, and without ``_orig_mod`` anywhere. bfloat16 stays bfloat16.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a truncated file, another format, a global that a checkpoint has
-            no use for (named), or no single state dict inside.
+        UserError: a truncated file, another format, an entry of the state dict that is
+            no tensor (its class is named), no single state dict inside, or arrays much
+            larger than the file.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: no such file")
-    with open(path, "rb") as file:
+    with reading(f"checkpoint {path}", "a whole, undamaged file of PyTorch"):
         if path.suffix == ".safetensors":
-            return _without_prefix(_read_safetensors(path))
-        try:
-            content = _read_container(file, path)
+            return without_wrappers(safetensors.numpy.load_file(path))
+        budget = Budget(path.stat().st_size)
+        with open(path, "rb") as file:
+            content = _read_container(file, path, budget)
             tensors = _select(content, key, path)
-            arrays = {name: _array(value) for name, value in tensors.items()}
-        except _DAMAGE as error:
-            raise ValueError(
-                f"checkpoint {path}: truncated, damaged or not a PyTorch file ({error})"
-            ) from error
-    return _without_prefix(arrays)
+            arrays = {
+                name: _array(value, name, path, budget)
+                for name, value in tensors.items()
+            }
+    return without_wrappers(arrays)
 
 
-def _read_container(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
+def _read_container(file: io.BufferedReader, path: pathlib.Path, budget: Budget) -> Any:
     magic = file.read(4)
     file.seek(0)
     if magic[:2] == b"PK":
-        return _read_zip(file, path)
+        return _read_zip(file, path, budget)
     if magic[:1] == b"\x80":
-        return _read_legacy(file, path)
+        # A read from mapped memory never asks for more than it has.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _read_legacy(mapped, path, budget)
     if tarfile.is_tarfile(path):
         raise ValueError(
             f"checkpoint {path}: the tar format of PyTorch before 0.1.10 is not "
@@ -99,7 +97,7 @@ def _read_container(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
     )
 
 
-def _read_zip(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
+def _read_zip(file: io.BufferedReader, path: pathlib.Path, budget: Budget) -> Any:
     archive = zipfile.ZipFile(file)
     names = set(archive.namelist())
     roots = [n.removesuffix("data.pkl") for n in names if n.endswith("/data.pkl")]
@@ -125,19 +123,23 @@ def _read_zip(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
             raise ValueError(f"checkpoint {path}: storage {member} is missing")
         if name not in storages:
             storages[name] = Storage(
-                kind.dtype, numel, lambda: archive.read(member), order == b"big"
+                kind.dtype, numel, lambda: stored(member), order == b"big"
             )
         return storages[name]
 
-    stream = _Named(archive.read(f"{root}data.pkl"))
-    return TorchUnpickler(stream, storage, f"checkpoint {path}").load()
+    def stored(member: str) -> bytes:
+        budget.spend(archive.getinfo(member).file_size)
+        return archive.read(member)
+
+    pickled = archive.getinfo(f"{root}data.pkl")
+    if pickled.file_size > largest_inflation(pickled.compress_size):
+        raise ValueError(f"a pickle of {pickled.file_size} bytes, highly compressed")
+    return TorchUnpickler(
+        archive.read(pickled), storage, budget, f"checkpoint {path}"
+    ).load()
 
 
-class _Named(io.BytesIO):
-    name = "data.pkl"
-
-
-def _read_legacy(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
+def _read_legacy(file: mmap.mmap, path: pathlib.Path, budget: Budget) -> Any:
     """Five pickles, then the storages one after the other: a count, then values."""
     storages: dict[str, Storage] = {}
 
@@ -154,7 +156,7 @@ def _read_legacy(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
         return storages[name]
 
     def load() -> Any:
-        return TorchUnpickler(file, storage, f"checkpoint {path}").load()
+        return TorchUnpickler(file, storage, budget, f"checkpoint {path}").load()
 
     if load() != _LEGACY_MAGIC:
         raise ValueError(f"checkpoint {path}: a pickle, but not one of torch.save")
@@ -172,11 +174,11 @@ def _read_legacy(file: io.BufferedIOBase, path: pathlib.Path) -> Any:
     return content
 
 
-def _fill(storage: Storage, file: io.BufferedIOBase, path: pathlib.Path) -> None:
+def _fill(storage: Storage, file: mmap.mmap, path: pathlib.Path) -> None:
     """Note where a storage's bytes lie, and step over them."""
     (numel,) = struct.unpack("<q", file.read(8))
     start, size = file.tell(), numel * storage.dtype.itemsize
-    total = os.fstat(file.fileno()).st_size
+    total = file.size()
     if numel != storage.numel or start + size > total:
         raise ValueError(
             f"checkpoint {path}: truncated or damaged: a storage of {storage.numel} "
@@ -191,18 +193,10 @@ def _fill(storage: Storage, file: io.BufferedIOBase, path: pathlib.Path) -> None
     file.seek(start + size)
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"checkpoint {path}: truncated or not a safetensors file ({error})"
-        ) from error
-
-
 def _is_tensor(value: Any) -> bool:
     # a StandIn is a numpy array or scalar that has not been built yet
-    return isinstance(value, LazyTensor | StandIn)
+    numpys = isinstance(value, StandIn) and not isinstance(value, Foreign)
+    return numpys or isinstance(value, LazyTensor)
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -239,31 +233,54 @@ def _select(content: Any, key: str | None, path: pathlib.Path) -> dict[str, Any]
         )
     numbers = (bool, int, float)
     bad = [
-        name
+        f"{name} ({_describe(value)})"
         for name, value in content.items()
         if not (_is_tensor(value) or isinstance(value, numbers))
     ]
     if bad:
         raise ValueError(
-            f"checkpoint {path}: entries that are neither tensors nor numbers: {bad}"
+            f"checkpoint {path}: entries that are neither tensors nor numbers: "
+            f"{', '.join(bad)}"
         )
     return dict(content)
 
 
 def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
-        return f"a dict with {sorted(map(str, content))[:12]}"
+        inside = f"a dict with {sorted(map(str, content))[:12]}"
+        for key in (*WRAPPER_KEYS, BEST_KEY):
+            if isinstance(content.get(key), Foreign):
+                inside += f", in which {key!r} is {_describe(content[key])}"
+        return inside
+    if isinstance(content, Foreign):
+        return f"something else: {content.reason}; save a module's state_dict() instead"
     return f"a {type(content).__name__}"
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(value: Any, name: str, path: pathlib.Path, budget: Budget) -> np.ndarray:
     if isinstance(value, LazyTensor):
-        return value.array()
-    return np.asarray(resolve(value))
+        with reading(f"checkpoint {path}: {name}", "a tensor"):
+            return value.array(budget)
+    array = np.asarray(resolve(value, budget, f"checkpoint {path}: {name}"))
+    if array.dtype.hasobject:
+        raise ValueError(f"checkpoint {path}: {name}: expected numbers, found objects")
+    return array
 
 
-def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drop the prefix that DataParallel gives every name."""
-    if arrays and all(name.startswith(_PREFIX) for name in arrays):
-        return {name.removeprefix(_PREFIX): a for name, a in arrays.items()}
-    return arrays
+def without_wrappers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names as the network itself has them.
+
+    Args:
+        arrays: by names that may begin with any of ``WRAPPERS``, repeated and mixed.
+
+    Returns:
+        The same arrays. A prefix is dropped while every name has one: a network of a
+        single child ``model`` beside others keeps it.
+    """
+    compiled = "_orig_mod."
+    names = {n: n.replace(f".{compiled}", ".").removeprefix(compiled) for n in arrays}
+    while names and all(n.startswith(WRAPPERS) for n in names.values()):
+        names = {key: n.partition(".")[2] for key, n in names.items()}
+    if len(set(names.values())) < len(arrays):  # two networks under one name
+        return arrays
+    return {names[key]: array for key, array in arrays.items()}

@@ -1,12 +1,12 @@
 """The pickled part of a PyTorch file, rebuilt from numpy arrays and nothing else.
 
-Only the names of ``ALLOWED`` are ever looked up; tensors come out as ``LazyTensor``s
-that point into storages, so that a file's optimiser state costs nothing.
+Only the names of ``ALLOWED`` have a meaning, all others are inert placeholders; tensors
+come out as ``LazyTensor``s that point into storages, so that a file's optimiser state
+costs nothing.
 """
 
-import collections
 import dataclasses
-import pickle
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from hmr_jax.body.unpickle import NUMPY_NAMES, Call, RestrictedUnpickler
+from hmr_jax.body.pickle_names import dict_of
+from hmr_jax.body.unpickle import (
+    NUMPY_NAMES,
+    Budget,
+    Call,
+    Foreign,
+    RestrictedUnpickler,
+    brief,
+)
 
 _DTYPES = {
     "float64": np.float64,
@@ -47,18 +55,19 @@ _STORAGES = {
 }
 
 
-class TypeName:
-    """What a pickle gets for a storage class or a dtype: its numpy type, unchangeable.
+class TypeName(Foreign):
+    """What a pickle gets for a storage class or a dtype: its numpy type.
+
+    Args:
+        dtype: of the elements; None for a tensor class.
 
     Attributes:
-        dtype: of the elements; None for a tensor class.
+        dtype: the same.
     """
 
     def __init__(self, dtype: np.dtype | None):
+        super().__init__("it is the name of a type, not a tensor")
         self.dtype = dtype
-
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("the pickle tries to change a type")
 
 
 @dataclasses.dataclass
@@ -110,22 +119,27 @@ class LazyTensor:
     strides: tuple[int, ...]
     dtype: np.dtype
 
-    def array(self) -> np.ndarray:
+    def array(self, budget: Budget) -> np.ndarray:
         """Read the values into an array of the tensor's own.
 
+        Args:
+            budget: pays for it: strides of 0 make any shape of one number.
+
         Raises:
-            ValueError: shape and strides reach outside the storage.
+            ValueError: shape and strides reach outside the storage, or the array is
+                larger than a file of this size may need.
         """
-        flat = self.storage.values(self.dtype)
         numbers = (self.offset, *self.shape, *self.strides)
         plain = all(isinstance(n, int) and n >= 0 for n in numbers)
         if not plain or len(self.shape) != len(self.strides):
             raise ValueError(
-                f"tensor of shape {self.shape}: bad strides {self.strides} or offset "
-                f"{self.offset}"
+                f"tensor of shape {brief(self.shape)}: bad strides "
+                f"{brief(self.strides)} or offset {brief(self.offset)}"
             )
         if 0 in self.shape:
             return np.zeros(self.shape, self.dtype)
+        budget.spend(math.prod(self.shape) * self.dtype.itemsize)
+        flat = self.storage.values(self.dtype)
         steps = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((n - 1) * step for n, step in steps)
         if last >= flat.size:
@@ -158,12 +172,12 @@ def _rebuild_parameter(data, *ignored) -> Any:
 def _rebuild_from_type(function, kind, args, state) -> Any:
     del kind, state  # a subclass of tensor and its Python attributes
     if not isinstance(function, Call):
-        raise pickle.UnpicklingError("a tensor rebuilt by something else")
+        raise ValueError("a tensor rebuilt by something else")
     return function(*args)
 
 
 def _device(*args) -> str:
-    return ":".join(str(a) for a in args)
+    return ":".join(brief(a) for a in args)
 
 
 def _size(values: Sequence[int] = ()) -> tuple[int, ...]:
@@ -172,10 +186,8 @@ def _size(values: Sequence[int] = ()) -> tuple[int, ...]:
 
 ALLOWED: dict[tuple[str, str], Any] = {
     **NUMPY_NAMES,
-    # with attributes, unlike a dict: state dicts carry ``_metadata``
-    ("collections", "OrderedDict"): Call(lambda *a: collections.OrderedDict(*a)),
-    ("collections", "Counter"): Call(lambda *a: dict(*a)),
-    ("collections", "defaultdict"): Call(lambda *a: dict(*a[1:])),
+    ("collections", "Counter"): Call(dict_of),
+    ("collections", "defaultdict"): Call(lambda *a: dict_of(*a[1:])),
     ("torch._utils", "_rebuild_tensor"): Call(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): Call(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v3"): Call(_rebuild_tensor_v3),
@@ -199,28 +211,29 @@ ALLOWED: dict[tuple[str, str], Any] = {
 class TorchUnpickler(RestrictedUnpickler):
     """Builds plain containers, numbers and ``LazyTensor``s.
 
-    Attributes:
+    Args:
+        data: the pickle, or a file that holds no more than its size in memory.
         persistent: turns a persistent id (a tuple) into a ``Storage``.
+        budget: pays for what calls make.
+        source: the file's name, for messages.
     """
 
     def __init__(
         self,
-        file: Any,
+        data: Any,
         persistent: Callable[[tuple], Storage],
+        budget: Budget,
         source: str,
     ):
-        super().__init__(file, allowed=ALLOWED, source=source)
-        self.persistent = persistent
+        super().__init__(data, allowed=ALLOWED, budget=budget, source=source)
+        self._persistent = persistent
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Storage | Foreign:
         """Resolve a reference to a storage."""
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            kind = pid[0] if isinstance(pid, tuple) and pid else pid
-            raise ValueError(
-                f"{self._source}: expected references to storages, found {kind!r} "
-                "(a file that holds a whole module? save its state_dict)"
-            )
-        typed = isinstance(pid[1], TypeName) and pid[1].dtype is not None
-        if not typed or not isinstance(pid[4], int):
-            raise ValueError(f"{self._source}: bad storage reference {pid!r}")
-        return self.persistent(pid)
+            return Foreign(f"it refers to {brief(pid)}, expected a storage of numbers")
+        _, kind, name, _, numel = pid[:5]
+        typed = isinstance(kind, TypeName) and kind.dtype is not None
+        if not typed or not isinstance(name, str) or not isinstance(numel, int):
+            return Foreign(f"it has a storage of an unknown kind: {brief(pid)}")
+        return self._persistent(pid)

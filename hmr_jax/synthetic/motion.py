@@ -5,14 +5,15 @@ import functools
 import importlib.resources
 import os
 import pathlib
-import zipfile
-import zlib
+from typing import Any
 
 import numpy as np
 from absl import logging
 
+from hmr_jax.body.npz import read_npz
 from hmr_jax.errors import UserError
 from hmr_jax.files import is_hidden
+from hmr_jax.outside import FileError, reader
 
 MOTION_FILE = "motion.npz"
 FRAME_RATE_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
@@ -174,6 +175,7 @@ def _shipped() -> MotionSet:
     )
 
 
+@reader("an .npz of poses")
 def _read_amass(path: pathlib.Path, root: pathlib.Path, split: str) -> Clip | None:
     """One AMASS-like file: z up, body joints first; None where it has no poses."""
     data = _arrays(path)
@@ -204,17 +206,12 @@ def _read_amass(path: pathlib.Path, root: pathlib.Path, split: str) -> Clip | No
     return Clip(name, pose, root_m, rates[0] if rates else 30.0, split)
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _arrays(path: pathlib.Path) -> dict[str, Any]:
     """The arrays that make a motion, of those that a file has."""
-    broken = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
     try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("no whole zip file")
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in _NAMES if name in data}
-    except broken as error:
-        found = str(error) or "nothing"
-        raise OSError(f"{path}: expected an .npz archive, found: {found}") from error
+        return read_npz(path, names=_NAMES)
+    except FileError as error:
+        raise OSError(str(error)) from error
 
 
 def _turn_z_up_to_y_up(vectors: np.ndarray) -> np.ndarray:

@@ -8,15 +8,15 @@ the joint-limit sampler.
 import dataclasses
 import os
 import pathlib
-import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from hmr_jax.body.unpickle import read_npz
+from hmr_jax.body.npz import read_npz
 from hmr_jax.errors import UserError
+from hmr_jax.outside import reader, reading
 from hmr_jax.synthetic import joint_limits
 from hmr_jax.synthetic.motion import FRAME_RATE_KEYS, MotionSet, load_motion
 
@@ -50,6 +50,7 @@ class PoseBank:
         return f"{len(self)}-{zlib.crc32(self.poses_aa.tobytes()):08x}"
 
 
+@reader("an .npz of poses")
 def read_pose_npz(path: str | os.PathLike, keep: str = "all") -> PoseBank:
     """Poses in the original's layout.
 
@@ -73,13 +74,14 @@ def read_pose_npz(path: str | os.PathLike, keep: str = "all") -> PoseBank:
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"poses: no such file: {path}")
-    data = _arrays(path)
+    data = read_npz(path)
     if not {"fnames", "poses"} <= set(data):
         raise UserError(
             f"{path}: expected arrays fnames and poses, found {sorted(data)}"
         )
     names = [_as_text(name) for name in np.atleast_1d(data["fnames"])]
-    poses = _numbers(data["poses"], path)
+    with reading(f"{path}: poses", "numbers"):
+        poses = np.asarray(data["poses"], np.float32)
     if poses.ndim != 2 or poses.shape[1] != 72 or len(poses) != len(names):
         raise UserError(
             f"{path}: poses: expected shape ({len(names)}, 72), found {poses.shape}"
@@ -102,7 +104,7 @@ def is_pose_npz(path: str | os.PathLike) -> bool:
     path = pathlib.Path(path)
     if not path.is_file():
         return False
-    found = set(_arrays(path))
+    found = set(read_npz(path))
     if "fnames" not in found and not found & {"trans", "betas", *FRAME_RATE_KEYS}:
         raise UserError(
             f"{path}: expected fnames and poses, or an AMASS file (poses with trans, "
@@ -111,24 +113,8 @@ def is_pose_npz(path: str | os.PathLike) -> bool:
     return "fnames" in found
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        return read_npz(path.read_bytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: expected an .npz archive: {error}") from None
-
-
 def _as_text(name: Any) -> str:
     return name.decode("latin1") if isinstance(name, bytes) else str(name)
-
-
-def _numbers(poses: np.ndarray, path: pathlib.Path) -> np.ndarray:
-    try:
-        return np.asarray(poses, np.float32)
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{path}: poses: expected numbers, found {poses.dtype}"
-        ) from None
 
 
 def _is_kept(name: str, keep: str) -> bool:

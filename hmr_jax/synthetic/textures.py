@@ -2,8 +2,6 @@
 
 import os
 import pathlib
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import jax
@@ -12,8 +10,10 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from hmr_jax.body.model import BodyModel
+from hmr_jax.body.npz import read_npz
 from hmr_jax.body.surface import Surface
 from hmr_jax.errors import UserError
+from hmr_jax.outside import reading
 from hmr_jax.render.rasterize import interpolate, rasterize
 from hmr_jax.synthetic.clothing import (
     Clothes,
@@ -66,24 +66,21 @@ def read_textures(path: str | os.PathLike, limit: int = 0) -> TextureBank:
         raise FileNotFoundError(
             f"{path}: expected an .npz of textures with 'grey' and 'nongrey'"
         )
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: expected an .npz file with 'grey' and 'nongrey'")
-    with np.load(path, allow_pickle=False) as data:
-        groups = [_read_group(path, data, key, limit) for key in TEXTURE_KEYS]
+    with reading(path, "an .npz of textures with 'grey' and 'nongrey'"):
+        groups = [_read_group(path, key, limit) for key in TEXTURE_KEYS]
     if not sum(map(len, groups)):
         raise UserError(f"{path}: grey, nongrey: expected textures, got none")
     num_grey = jnp.asarray(len(groups[0]), jnp.int32)
     return TextureBank(jnp.asarray(np.concatenate(groups)), num_grey)
 
 
-def _read_group(path: pathlib.Path, data, key: str, limit: int) -> np.ndarray:
+def _read_group(path: pathlib.Path, key: str, limit: int) -> np.ndarray:
     """One array of textures, checked and thinned."""
-    if key not in data.files:
-        raise UserError(f"{path}: {key}: missing; the file has {data.files}")
-    try:
-        images = data[key]
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise UserError(f"{path}: {key}: cannot be read ({error})") from error
+    data = read_npz(path, names=[key])
+    if key not in data:
+        found = sorted(read_npz(path))
+        raise UserError(f"{path}: {key}: missing; the file has {found}")
+    images = np.asarray(data[key])
     if images.dtype != np.uint8:
         raise UserError(f"{path}: {key}: expected uint8, got {images.dtype}")
     if images.ndim != 4 or images.shape[1:] != (ROWS, COLUMNS, 3):

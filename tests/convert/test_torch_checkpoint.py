@@ -1,4 +1,9 @@
+import argparse
 import collections
+import datetime
+import decimal
+import functools
+import pathlib
 import pickle
 import tarfile
 import zipfile
@@ -9,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 from hmr_jax.convert import read_torch_checkpoint
+from hmr_jax.errors import UserError
 from tests.convert import torch_writer as writer
 from tests.convert.torch_writer import Storage, Tensor, tensors
 
@@ -115,7 +121,7 @@ def test_safetensors(tmp_path, arrays):
     assert_same({k: found[k] for k in arrays}, arrays)
     path = tmp_path / "b.safetensors"
     path.write_bytes((tmp_path / "a.safetensors").read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"b\.safetensors: truncated"):
+    with pytest.raises(ValueError, match=r"checkpoint .*b\.safetensors: expected"):
         read_torch_checkpoint(path)
 
 
@@ -140,12 +146,97 @@ class _Attack:
 
 
 @WRITERS
-def test_code_in_a_file_is_named_and_not_run(tmp_path, arrays, write):
-    content = {"state_dict": tensors(arrays), "x": _Attack(tmp_path / "owned")}
-    write(tmp_path / "a.pth", content)
-    with pytest.raises(ValueError, match=r"io.*open"):
+def test_code_in_a_file_is_not_run_and_named_where_a_tensor_is_needed(
+    tmp_path, arrays, write
+):
+    attack = _Attack(tmp_path / "owned")
+    write(tmp_path / "a.pth", {"state_dict": tensors(arrays), "x": attack})
+    assert_same(read_torch_checkpoint(tmp_path / "a.pth"), arrays)
+    write(tmp_path / "a.pth", {"state_dict": {**tensors(arrays), "x": attack}})
+    with pytest.raises(UserError, match=r"a\.pth: entries .*: x \(.*io\.open"):
         read_torch_checkpoint(tmp_path / "a.pth")
     assert not (tmp_path / "owned").exists()
+
+
+class _Module:
+    def __init__(self, content):
+        self.content = content
+
+
+@WRITERS
+def test_a_pickled_module_gets_the_advice_to_save_its_state_dict(
+    tmp_path, arrays, write
+):
+    module = _Module(tensors(arrays))
+    for content in (module, {"model": module, "epoch": 1}):
+        write(tmp_path / "a.pth", content)
+        with pytest.raises(
+            UserError, match=r"a\.pth: .*_Module, which.*state_dict\(\)"
+        ):
+            read_torch_checkpoint(tmp_path / "a.pth")
+
+
+BESIDE = [
+    argparse.Namespace(lr=1e-3, out=pathlib.PurePosixPath("runs/a")),
+    pathlib.PurePosixPath("runs/a"),
+    datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
+    collections.defaultdict(dict, a={"b": 1}),
+    {collections.Counter: {"best": 1.0}},  # a class as a key, as callbacks are
+    np.random.default_rng(0),
+    complex(1, 2),
+    decimal.Decimal("1.5"),
+    [slice(1, 2), range(10**12)],
+    _Module({"inside": [1, 2]}),
+    functools.partial(max, 1),
+]
+
+
+@WRITERS
+@pytest.mark.parametrize("beside", BESIDE, ids=lambda b: type(b).__name__)
+def test_what_lies_beside_a_state_dict_may_be_of_any_class(
+    tmp_path, arrays, write, beside
+):
+    write(tmp_path / "a.pth", {"hyper": beside, "state_dict": tensors(arrays)})
+    assert_same(read_torch_checkpoint(tmp_path / "a.pth"), arrays)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["module.module.a.b", "module.module.c"], ["a.b", "c"]),
+        (["_orig_mod.a.b", "_orig_mod.c"], ["a.b", "c"]),
+        (["model.a.b", "model.c"], ["a.b", "c"]),
+        (["module._orig_mod.model.a.b", "module._orig_mod.model.c"], ["a.b", "c"]),
+        (["model.module.a.b", "module.model.c"], ["a.b", "c"]),
+        (["_orig_mod.module.a.b", "module.c"], ["a.b", "c"]),
+        (["backbone._orig_mod.b", "c"], ["backbone.b", "c"]),
+        (["model.a.b", "head.c"], ["model.a.b", "head.c"]),
+        (["module.a", "model.a"], ["module.a", "model.a"]),
+    ],
+)
+def test_prefixes_of_wrappers(tmp_path, names, expected):
+    arrays = {name: np.full(2, i, np.float32) for i, name in enumerate(names)}
+    writer.write_zip(tmp_path / "a.pth", tensors(arrays))
+    found = read_torch_checkpoint(tmp_path / "a.pth")
+    assert {k: v[0] for k, v in found.items()} == dict(
+        zip(expected, range(len(names)), strict=True)
+    )
+
+
+@WRITERS
+def test_tensors_larger_than_their_file_are_refused(tmp_path, write):
+    storage = Storage(np.zeros(4, np.float32))
+    for shape, strides in [((2**15, 2**14), (0, 0)), ((2**40,), (0,))]:
+        write(tmp_path / "a.pth", {"w": Tensor(storage, 0, shape, strides)})
+        with pytest.raises(UserError, match=r"a\.pth: w: .*a file of this size"):
+            read_torch_checkpoint(tmp_path / "a.pth")
+    # Many of them count together.
+    view = Tensor(storage, 0, (2**20, 2), (0, 1))
+    write(tmp_path / "a.pth", {f"w{i}": view for i in range(40)})
+    with pytest.raises(UserError, match=r"a\.pth: w\d+: .*a file of this size"):
+        read_torch_checkpoint(tmp_path / "a.pth")
+    write(tmp_path / "a.pth", {"w": view})
+    assert read_torch_checkpoint(tmp_path / "a.pth")["w"].shape == (2**20, 2)
 
 
 def test_views_outside_their_storage_are_refused(tmp_path):

@@ -72,7 +72,7 @@ def test_what_is_no_npz_is_named(tmp_path):
     (tmp_path / "words.npz").write_text("hello")
     (tmp_path / "empty.npz").write_text("")
     for name in ("one.npz", "text.npz", "words.npz", "empty.npz"):
-        with pytest.raises(ValueError, match=rf"{name}: expected an \.npz file"):
+        with pytest.raises(ValueError, match=rf"{name}: expected an \.npz archive"):
             read_textures(tmp_path / name)
 
 

@@ -215,5 +215,5 @@ def test_errors_name_what_is_wrong(dataset):
     with pytest.raises(RecordError, match=r"row 0: gt_joints_2d.*\[127, 2\]"):
         Agora(str(folder), fit="smplx").keys("train")
     put(folder / "camera_dataframe/validation_0_withj2d.pkl", b"\x80\x04nonsense")
-    with pytest.raises(RecordError, match=r"agora: .*validation_0.*table of pandas"):
+    with pytest.raises(RecordError, match=r"agora: .*validation_0.*a pickle"):
         Agora(str(folder)).keys("validation")

@@ -2,8 +2,10 @@
 
 import base64
 import bz2
+import datetime
 import gzip
 import lzma
+import pathlib
 import pickle
 import zlib
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.builders.joblib_files import read_joblib
+from hmr_jax.errors import UserError
 from tests.data_pipelines.builders.written import joblib_dump, joblib_wrapped
 
 # joblib 1.6.0's dump of a big-endian array, an object array and one in Fortran order:
@@ -86,7 +89,7 @@ def test_truncated_files():
     whole = joblib_dump(ARRAYS)
     for data in (whole, gzip.compress(whole), zlib.compress(whole)):
         for end in (0, 1, len(data) // 3, len(data) - 4):
-            with pytest.raises(ValueError, match="not a readable joblib file"):
+            with pytest.raises(ValueError, match="expected a joblib file"):
                 read_joblib(data[:end])
 
 
@@ -105,9 +108,18 @@ def test_nothing_is_run(tmp_path, monkeypatch):
         b"](}S'x'\nI1\nsb.",
         joblib_wrapped(np.array([None], object))[0] + pickle.dumps(Touch(), 2) + b".",
     ):
-        with pytest.raises(ValueError):
-            read_joblib(data)
+        with pytest.raises(UserError, match="joblib file"):
+            found = read_joblib(data)
+            np.asarray(found["a"] if isinstance(found, dict) else found, np.float64)
     assert not list(tmp_path.iterdir())
+
+
+def test_entries_of_other_classes_leave_the_others():
+    content = {"made": datetime.date(2024, 1, 2), "x": [1.5], "p": pathlib.Path("a")}
+    found = read_joblib(zlib.compress(pickle.dumps(content, 4)), source="db.pt")
+    assert found["x"] == [1.5]
+    with pytest.raises(UserError, match=r"db\.pt: field 'made'.*datetime\.date"):
+        np.asarray(found["made"])
 
 
 def test_wrappers_that_make_no_sense():
@@ -119,6 +131,6 @@ def test_wrappers_that_make_no_sense():
         b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81.",
         b"cjoblib.numpy_pickle\nNDArrayWrapper\n)\x81.",
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(UserError, match="joblib file"):
             read_joblib(data)
     assert read_joblib(joblib_dump({})) == {}
