@@ -11,14 +11,14 @@ with ``names`` and ``joints2d`` [N, 17, 3]. Everything in pixels of the pictures
 import collections
 import json
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hmr_jax.body.npz import read_npz
 from hmr_jax.errors import UserError
+from hmr_jax.outside import reading
 from hmr_jax.pictures import names
 
 PERSON_CATEGORY = 1
@@ -266,65 +266,55 @@ def _read(path: str, array: str, field: str, parse: Any) -> Table:
     file = pathlib.Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{array}: no such file: {file}")
-    if file.suffix == ".npz":
-        entries = _npz_entries(file, array)
-    elif file.suffix == ".json":
-        entries = _json_entries(file, field)
-    else:
+    entries = {".npz": _npz_entries, ".json": _json_entries}.get(file.suffix)
+    if entries is None:
         raise UserError(f"{file}: expected a .json or .npz file of {array}")
     table = Table(file=str(file))
-    for entry in entries:
-        name = names.canonical(entry.name)
-        places = table.setdefault(name, [])
-        table.others[name] += entry.other
-        if entry.value is not None:
-            places += parse(entry.value, entry.found)
+    with reading(file, f"{array} in a {file.suffix} file"):
+        for entry in entries(file, array, field):
+            name = names.canonical(entry.name)
+            places = table.setdefault(name, [])
+            table.others[name] += entry.other
+            if entry.value is not None:
+                places += parse(entry.value, entry.found)
     return table
 
 
-def _npz_entries(path: pathlib.Path, array: str) -> Iterator[_Entry]:
-    arrays = _npz_arrays(path, ("names", array))
-    texts, rows = arrays["names"], arrays[array]
-    if texts.dtype.kind not in "SUiu":
+def _npz_entries(path: pathlib.Path, array: str, field: str) -> Iterator[_Entry]:
+    del field
+    arrays = read_npz(path)
+    if not {"names", array} <= arrays.keys():
         raise UserError(
-            f"{path}: names: expected text or whole numbers, found {texts.dtype}"
+            f"{path}: expected the arrays names and {array}, found "
+            f"{', '.join(sorted(arrays)) or 'none'}"
         )
-    if texts.dtype.kind == "S":
-        texts = np.char.decode(texts, "utf-8", "replace")
+    for name in ("names", array):
+        if not isinstance(arrays[name], np.ndarray):
+            raise UserError(
+                f"{path}: {name}: expected an array of text or numbers, found "
+                f"{arrays[name]!r:.200}"
+            )
+    texts, rows = arrays["names"], arrays[array]
+    if rows.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {array}: expected numbers, found {rows.dtype}")
     if texts.ndim != 1 or texts.shape != rows.shape[:1]:
         raise UserError(
             f"{path}: expected as many names as rows of {array}, found {texts.shape} "
             f"and {rows.shape}"
         )
-    for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+    for i, (text, row) in enumerate(zip(texts.tolist(), rows, strict=True)):
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        if not isinstance(text, str | int) or isinstance(text, bool):
+            raise UserError(
+                f"{path}: names: expected text or whole numbers, found {text!r:.200} "
+                f"in row {i}"
+            )
         yield _Entry(str(text), row, f"{path}: row {i} ({text})")
 
 
-def _npz_arrays(path: pathlib.Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    name = ""
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            if set(wanted) - set(file.files):
-                raise UserError(
-                    f"expected the arrays {' and '.join(wanted)}, found "
-                    f"{', '.join(sorted(file.files)) or 'none'}"
-                )
-            arrays = {}
-            for name in wanted:
-                arrays[name] = file[name]
-            return arrays
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    except ValueError as error:  # NumPy's, for Python objects, says not where
-        said = f"{name}: expected an array of text or numbers, found: " if name else ""
-        raise UserError(f"{path}: {said}{error}") from error
-
-
-def _json_entries(path: pathlib.Path, field: str) -> Iterator[_Entry]:
-    try:  # bytes: a byte order mark and UTF-16 are understood
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected JSON: {error}") from error
+def _json_entries(path: pathlib.Path, array: str, field: str) -> Iterator[_Entry]:
+    # Bytes: a byte order mark and UTF-16 are understood.
+    content = json.loads(path.read_bytes())
     if isinstance(content, dict):
         for name, rows in content.items():
             if not isinstance(rows, list):
@@ -337,7 +327,8 @@ def _json_entries(path: pathlib.Path, field: str) -> Iterator[_Entry]:
             yield _coco_entry(item, field, f"{path}: entry {i}")
     else:
         raise UserError(
-            f"{path}: expected a list or an object, found {type(content).__name__}"
+            f"{path}: expected a list or an object of {array}, found "
+            f"{type(content).__name__}"
         )
 
 
@@ -345,19 +336,19 @@ def _coco_entry(item: Any, field: str, found: str) -> _Entry:
     """One of COCO's results."""
     if not isinstance(item, dict) or field not in item:
         has = ", ".join(item) if isinstance(item, dict) else type(item).__name__
-        raise UserError(f"{found}: expected an object with {field!r}, found {has}")
+        raise UserError(f"{found}: expected an object with {field!r}, found {has:.200}")
     category = item.get("category_id", PERSON_CATEGORY)
     if not _is_number(category):
         raise UserError(
             f"{found}: category_id: expected a number ({PERSON_CATEGORY} for persons), "
-            f"found {category!r}"
+            f"found {category!r:.200}"
         )
     named = [item.get("file_name"), item.get("image_id")]
     name = next((given for given in named if given is not None), None)
     if not isinstance(name, str | int) or isinstance(name, bool):
         raise UserError(
             f"{found}: expected file_name or image_id, text or a whole number, found "
-            f"{name!r}"
+            f"{name!r:.200}"
         )
     if category != PERSON_CATEGORY:
         return _Entry(str(name), None, found, other=True)
@@ -369,7 +360,7 @@ def _coco_entry(item: Any, field: str, found: str) -> _Entry:
     if field == "bbox":
         score = item.get("score", 1.0)
         if not _is_number(score):
-            raise UserError(f"{found}: score: expected a number, found {score!r}")
+            raise UserError(f"{found}: score: expected a number, found {score!r:.200}")
         row = [[*row, score]]
     return _Entry(str(name), row, found)
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
+from hmr_jax.outside import reading
 
 LEDGER, SUMMARY, OVERVIEW = "pictures.json", "predictions.json", "overview.png"
 MAX_BYTES = 255 - len("._99999_samples.12345678.tmp.png")
@@ -111,10 +112,8 @@ def _read_ledger(out: pathlib.Path) -> dict[str, str]:
                     f"{LEDGER} beside it): give another folder"
                 )
         return {}
-    try:
+    with reading(path, "JSON"):
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected JSON: {error}") from error
     pictures = content.get("pictures") if isinstance(content, dict) else None
     if not isinstance(pictures, dict) or content.get("made_by") != _MAKER:
         raise UserError(
