@@ -80,17 +80,20 @@ def quaternion_to_axis_angle(
         quaternion: (w, x, y, z).
 
     Returns:
-        Axis times angle, radians, angle in [0, pi]; 0 for the zero quaternion.
+        Axis times angle, radians, angle in [0, pi]; 0 for the zero quaternion. At a
+        half turn, where both axes are right, that of the quaternion with ``w >= 0``.
     """
-    q = jnp.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    q = safe.normalize(quaternion)
+    q = jnp.where(q[..., :1] < 0, -q, q)
     w, v = q[..., :1], q[..., 1:]
-    ratio = safe.divide(v, w)
+    # Decided by the numbers themselves: next to a half turn w is all but zero, and a
+    # guarded v / w would look like that of the identity.
+    small = jnp.sum(v * v, -1, keepdims=True) < 1e-3 * (w * w)
+    ratio = jnp.where(small, v, 0) / jnp.where(small, w, 1)
     ratio_squared = jnp.sum(ratio * ratio, -1, keepdims=True)
-    small = (ratio_squared < 1e-3) & (w > 0)
-    series = 2 * _polynomial(jnp.where(small, ratio_squared, 0), _ATAN)
+    series = 2 * _polynomial(ratio_squared, _ATAN) * ratio
     sine = safe.norm(v, keepdims=True)
-    large = 2 * safe.divide(safe.atan2(sine, w), sine) * v
-    return jnp.where(small, series * jnp.where(small, ratio, 0), large)
+    return jnp.where(small, series, 2 * safe.divide(safe.atan2(sine, w), sine) * v)
 
 
 def quaternion_to_matrix(

@@ -95,12 +95,16 @@ def twist_cos_sin(
         axis: vectors of any length, in the frame the rotation acts on.
 
     Returns:
-        Unit (cos, sin) pairs; (1, 0) where the swing is a half turn, which leaves the
-        twist undefined, and where the axis is zero.
+        Unit (cos, sin) pairs; (1, 0) where the swing is a half turn to rounding, which
+        leaves the twist undefined, and where the axis is zero.
     """
     q = matrix_to_quaternion(rotmat)
     along = jnp.sum(q[..., 1:] * safe.normalize(axis), -1)
-    half = _unit_cos_sin(jnp.stack([q[..., 0], along], -1))
+    half = jnp.stack([q[..., 0], along], -1)
+    # The pair's length is the cosine of half the swing's angle.
+    rounding = 8 * float(jnp.finfo(half.dtype).eps)
+    regular = jnp.sum(half * half, -1, keepdims=True) > rounding**2
+    half = _unit_cos_sin(jnp.where(regular, half, 0))
     cos, sin = half[..., 0], half[..., 1]
     return jnp.stack([cos * cos - sin * sin, 2 * cos * sin], -1)
 

@@ -14,12 +14,15 @@ from hmr_jax.geometry.alignment import (
     fit_rotation,
     procrustes,
 )
+from tests.conftest import enable_x64
 from tests.tolerances import FINITE_DIFFERENCE_X64, X64_IDENTITY
 
 ANGLE_F32 = 1e-5  # 3e-5 degrees on joint sets, more on thin ones
 fit = jax.jit(fit_rotation)
 fit_similarity = jax.jit(procrustes, static_argnums=3)
 fit_gradient = jax.jit(jax.grad(lambda c, w: jnp.sum(fit_rotation(c) * w)))
+fit_slope = jax.jit(lambda c, w, direction: jnp.sum(fit_gradient(c, w) * direction))
+fit_curvature = jax.jit(jax.grad(fit_slope))
 
 
 def svd_rotation(correlation):
@@ -61,7 +64,7 @@ def test_rotation_equals_svd(rng):
 
 def test_rotation_equals_svd_in_float64(x64, rng):
     correlation = rng.normal(size=(200, 3, 3)) * 10.0 ** rng.uniform(-6, 6, (200, 1, 1))
-    got = fit_rotation(jnp.asarray(correlation))
+    got = fit(jnp.asarray(correlation))
     s = np.linalg.svd(correlation, compute_uv=False)
     clear = (s[:, 1] - s[:, 2]) > 1e-2 * s[:, 0]
     np.testing.assert_allclose(
@@ -82,6 +85,110 @@ def test_thin_and_repeated_singular_values(singular_values, rng):
         np.testing.assert_allclose(got, svd_rotation(c), atol=1e-3)
 
 
+def hard_values(rng, count=300):
+    """Singular values, the last one signed, of inputs that leave little determined."""
+    one = np.ones(count)
+    small = lambda: 10.0 ** rng.uniform(-8, -2, count)  # noqa: E731
+    return {
+        "any": 10.0 ** rng.uniform(-7, 0, (count, 3)) * rng.choice([-1, 1], (count, 3)),
+        "nearly rank 1": np.stack([one, small(), small()], 1),
+        "nearly rank 1, mirrored": np.stack([one, small(), -small()], 1),
+        "rank 1": np.stack([one, 0 * one, 0 * one], 1),
+        "rank 2": np.stack([one, 0.5 * one, 0 * one], 1),
+        "repeated": np.stack([one, one, one], 1),
+        "reflection": np.stack([one, 0.5 * one, -0.5 * one], 1),
+        "nearly a reflection": np.stack([one, 0.5 * one, small() - 0.5], 1),
+        "repeated reflection": np.stack([one, one, -one], 1),
+        "nearly repeated": np.stack([one, 1 - small(), small() - 1], 1),
+        "mirror": np.stack([-one, -one, -one], 1),
+        "zero": np.zeros((count, 3)),
+    }
+
+
+def hard_matrices(rng, dtype):
+    """Float matrices of all those kinds, and their exact signed singular values."""
+    values = np.concatenate(list(hard_values(rng).values()))
+    turns = svd_rotation(rng.normal(size=(2, len(values), 3, 3)))
+    c = ((turns[0] * values[:, None]) @ turns[1]).astype(dtype)
+    s = np.linalg.svd(c.astype(float), compute_uv=False)
+    s[:, 2] *= np.sign(np.linalg.det(c.astype(float)))
+    return c, s
+
+
+def angle_between(a, b):
+    chord = np.linalg.norm(a - b, axis=(-2, -1)) / np.sqrt(8)
+    return 2 * np.arcsin(np.clip(chord, 0, 1))
+
+
+@pytest.mark.parametrize("scale", [1e-28, 1.0, 1e30])
+def test_one_of_the_best_rotations_for_every_input(scale, rng):
+    """As the docstring promises; where nothing is determined any best one will do."""
+    eps = np.finfo(np.float32).eps
+    c, s = hard_matrices(rng, np.float32)
+    scaled = (c * np.float32(scale)).astype(np.float32)
+    got = np.asarray(fit(jnp.asarray(scaled)), float)
+    c, best = c.astype(float), svd_rotation(c.astype(float))
+    loss = np.sum((best - got) * c, (1, 2))
+    assert (loss <= 8 * eps * s[:, 0]).all()
+    off = angle_between(got, best) * np.maximum(s[:, 1] + s[:, 2], 0)
+    assert (off <= 8 * eps * s[:, 0]).all()
+    gram = got @ got.swapaxes(1, 2)
+    np.testing.assert_allclose(gram, np.broadcast_to(np.eye(3), gram.shape), atol=3e-7)
+    np.testing.assert_allclose(np.linalg.det(got), 1, atol=1e-6)
+    np.testing.assert_array_equal(got[s[:, 0] == 0] - np.eye(3), 0)
+
+
+def test_one_of_the_best_rotations_in_float64(x64, rng):
+    c, s = hard_matrices(rng, np.float64)
+    got, best = np.asarray(fit(jnp.asarray(c))), svd_rotation(c)
+    eps = np.finfo(float).eps
+    assert (np.sum((best - got) * c, (1, 2)) <= 16 * eps * s[:, 0]).all()
+    clear = s[:, 1] + s[:, 2] > 1e-5 * s[:, 0]
+    assert clear.sum() > 1000
+    np.testing.assert_allclose(got[clear], best[clear], atol=X64_IDENTITY)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-28, 1.0, 1e30])
+def test_gradients_of_every_input_are_finite(scale, rng):
+    c, _ = hard_matrices(rng, np.float32)
+    w = jnp.asarray(rng.normal(size=c.shape), jnp.float32)
+    gradient = fit_gradient(jnp.asarray(c * np.float32(scale)), w)
+    assert np.isfinite(gradient).all()
+
+
+THIN = [(1, 1e-3, 1e-4), (1, 1e-4, 1e-4), (1, 0.5, -0.499), (1, 1, -0.999), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("values", THIN)
+def test_derivatives_of_thin_matrices_equal_finite_differences(values, x64, rng):
+    c, w = matrices_with(values, rng), jnp.asarray(rng.normal(size=(3, 3)))
+    direction = rng.normal(size=(3, 3))
+    step = 1e-5 * (values[1] + values[2])
+    ends = [svd_rotation(c + sign * step * direction) for sign in (1, -1)]
+    expected = np.sum((ends[0] - ends[1]) * np.asarray(w)) / (2 * step)
+    got = np.sum(np.asarray(fit_gradient(jnp.asarray(c), w)) * direction)
+    assert got == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+    c, direction = jnp.asarray(c), jnp.asarray(direction)
+    ends = [fit_slope(c + sign * step * direction, w, direction) for sign in (1, -1)]
+    second = jnp.sum(fit_curvature(c, w, direction) * direction)
+    expected = float(ends[0] - ends[1]) / (2 * step)
+    assert float(second) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_float32_gradients_are_damped_no_more_than_promised(rng):
+    eps = np.finfo(np.float32).eps
+    for small in (1.0, 1e-1, 1e-2, 1e-3, 1e-4):
+        c = np.stack([matrices_with((1, small, 0.3 * small), rng) for _ in range(50)])
+        c, w = c.astype(np.float32), rng.normal(size=c.shape).astype(np.float32)
+        got = np.asarray(fit_gradient(jnp.asarray(c), jnp.asarray(w)))
+        with enable_x64():
+            wide = (jnp.asarray(x.astype(float)) for x in (c, w))
+            exact = np.asarray(fit_gradient(*wide))
+        error = np.abs(got - exact).max((1, 2)) / np.abs(exact).max((1, 2))
+        assert error.max() < 64 * eps / (1.3 * small), small
+
+
 @pytest.mark.parametrize(
     "singular_values",
     [
@@ -99,10 +206,9 @@ def test_degenerate_matrices_are_finite(singular_values, rng):
 
 
 def test_gradient_equals_finite_differences(x64, rng):
-    gradient = jax.jit(jax.grad(lambda c, w: jnp.sum(fit_rotation(c) * w)))
     for values in [(3, 2, 1), (3, 2, -1), (1, 1, 1), (2, 1, 1), (1, 0.1, 0.01)]:
         c, w = matrices_with(values, rng), rng.normal(size=(3, 3))
-        got = gradient(jnp.asarray(c), jnp.asarray(w))
+        got = fit_gradient(jnp.asarray(c), jnp.asarray(w))
         for i in range(3):
             for j in range(3):
                 step = np.zeros((3, 3))
@@ -167,10 +273,31 @@ def test_procrustes_undoes_a_similarity(x64, rng):
     moved = apply_similarity(
         Similarity(rotation, jnp.full((3, 1, 2), 1.7), jnp.ones((3, 1, 2, 3))), points
     )
-    np.testing.assert_allclose(align(points, moved), moved, atol=X64_IDENTITY)
-    rigid = procrustes(points, moved, with_scale=False)
+    aligned = jax.jit(align)(points, moved)
+    np.testing.assert_allclose(aligned, moved, atol=X64_IDENTITY)
+    rigid = fit_similarity(points, moved, None, False)
     np.testing.assert_allclose(rigid.rotation, rotation, atol=X64_IDENTITY)
     np.testing.assert_allclose(rigid.scale, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "weight"), [(1e-12, 1.0), (1e12, 1.0), (1.0, 1e-25), (1.0, 1e25)]
+)
+def test_units_and_the_scale_of_weights_do_not_matter(unit, weight, rng):
+    a, b = rng.normal(size=(2, 9, 3)).astype(np.float32)
+    weights = rng.uniform(size=9).astype(np.float32)
+    expected = fit_similarity(jnp.asarray(a), jnp.asarray(b), jnp.asarray(weights))
+    factors = (unit, unit, weight)
+    inputs = [
+        jnp.asarray(x * np.float32(f))
+        for x, f in zip((a, b, weights), factors, strict=True)
+    ]
+    got = fit_similarity(*inputs)
+    np.testing.assert_allclose(got.rotation, expected.rotation, atol=1e-5)
+    np.testing.assert_allclose(got.scale, expected.scale, rtol=1e-5)
+    np.testing.assert_allclose(
+        got.translation / np.float32(unit), expected.translation, rtol=1e-4, atol=1e-5
+    )
 
 
 def degenerate_sets(rng):
@@ -202,5 +329,6 @@ def test_degenerate_sets_are_finite(rng):
 
 def test_similarity_vectors(parity_dir, x64):
     data = np.load(parity_dir / "ikol" / "ikol_metrics_public.npz")
-    got = align(jnp.asarray(data["in_pred17_m"]), jnp.asarray(data["in_gt17_m"]))
+    inputs = (jnp.asarray(data[name]) for name in ("in_pred17_m", "in_gt17_m"))
+    got = jax.jit(align)(*inputs)
     np.testing.assert_allclose(got, data["similarity_batch"], atol=X64_IDENTITY)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.geometry import rotations as rot
@@ -188,6 +189,97 @@ def test_degenerate_directions():
     swing, twist = rot.swing_twist(half, x)
     np.testing.assert_allclose(twist, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(swing, half, atol=1e-6)
+
+
+def test_half_turns_computed_in_float64_and_cast():
+    """There w is 6e-17, or anything a little beside 0, of either sign."""
+    axes = np.concatenate([np.eye(3), [[0.6, 0.8, 0.0], [0.6, 0.0, -0.8]]])
+    exact = Rotation.from_rotvec(np.pi * axes).as_matrix().astype(np.float32)
+    for error in (0.0, 1e-16, -1e-16, 1e-12, 1e-9, 1e-7):
+        turns = exact + np.float32(error) * np.array(rot.skew(jnp.asarray(axes)))
+        vectors = np.asarray(rot.matrix_to_axis_angle(jnp.asarray(turns, jnp.float32)))
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), np.pi, atol=1e-6)
+        again = Rotation.from_rotvec(vectors).as_matrix()
+        np.testing.assert_allclose(again, exact, atol=1e-6)
+
+
+def test_quaternions_next_to_a_half_turn():
+    w = np.concatenate([[0.0], 10.0 ** np.arange(-37, -1)]).astype(np.float32)
+    w = np.concatenate([w, -w])
+    q = np.stack([w, 0.6 + 0 * w, 0.8 + 0 * w, 0 * w], -1)
+    got = np.asarray(rot.quaternion_to_axis_angle(jnp.asarray(q)))
+    angle = np.pi - 2 * np.arctan(np.abs(w.astype(float)))
+    np.testing.assert_allclose(np.linalg.norm(got, axis=-1), angle, rtol=1e-6)
+    sign = np.where(w < 0, -1, 1)
+    direction = got / angle[:, None]
+    np.testing.assert_allclose(direction[:, :2], np.outer(sign, [0.6, 0.8]), atol=1e-6)
+
+
+def test_quaternions_on_both_sides_of_the_series(x64):
+    half = np.arctan(np.sqrt(1e-3)) * (1 + np.array([-1e-3, -1e-9, 1e-9, 1e-3]))
+    angle = np.concatenate([2 * half, [1e-300, 1e-150, 1e-8, 1e-3, 3.0]])
+    q = np.stack([np.cos(angle / 2), 0 * angle, np.sin(angle / 2), 0 * angle], -1)
+    got = rot.quaternion_to_axis_angle(jnp.asarray(q))
+    np.testing.assert_allclose(got[:, 1], angle, rtol=1e-14)
+
+
+@pytest.mark.parametrize("length", [1e-35, 1e-16, 1e25])
+def test_any_length_counts(length, rng):
+    """Lengths whose squares under- or overflow are no reason to take the default."""
+    a, b = (jnp.asarray(rng.normal(size=3), jnp.float32) for _ in range(2))
+    q = jnp.asarray(rng.normal(size=4), jnp.float32)
+    pair, turn = jnp.array([0.0, 1.0]), rot.random_rotation(jax.random.key(0))
+
+    def all_of_them(by):
+        return (
+            safe.normalize(a * by),
+            safe.atan2(a[0] * by, a[1] * by),
+            rot.quaternion_to_matrix(q * by),
+            rot.quaternion_to_axis_angle(q * by),
+            rot.rotation_between(a * by, b * by),
+            rot.twist_matrix(a * by, pair * by),
+            rot.twist_cos_sin(turn, a * by),
+        )
+
+    got, expected = (jax.jit(all_of_them)(jnp.float32(by)) for by in (length, 1))
+    for i, (x, y) in enumerate(zip(got, expected, strict=True)):
+        np.testing.assert_allclose(x, y, atol=2e-6, err_msg=str(i))
+
+
+def test_the_twist_of_a_half_turned_swing_is_left_out(rng):
+    """What rounding leaves of the pair that tells the twist is not made an angle."""
+    axis = np.array([0.0, 1.0, 0.0])
+    across = np.cross(axis, rng.normal(size=(50, 3)))
+    across /= np.linalg.norm(across, axis=-1, keepdims=True)
+    swings = Rotation.from_rotvec(np.pi * across).as_matrix().astype(np.float32)
+    axes = jnp.broadcast_to(jnp.asarray(axis, jnp.float32), (50, 3))
+    got = rot.twist_cos_sin(jnp.asarray(swings), axes)
+    np.testing.assert_allclose(got, np.tile([1.0, 0.0], (50, 1)), atol=1e-6)
+
+
+GRADIENT_ANGLES = [1e-9, 1e-4, 0.063, 0.0633, 0.5, 3.0, np.pi - 1e-3, np.pi - 1e-6]
+
+
+def test_the_logarithms_derivative_next_to_both_ends(x64):
+    """The chain exponential, logarithm is the identity, and so is its derivative."""
+
+    @jax.jit
+    @jax.vmap
+    def derivatives(v):
+        def by_matrix(x):
+            return rot.matrix_to_axis_angle(rot.axis_angle_to_matrix(x))
+
+        def by_quaternion(x):
+            return rot.quaternion_to_axis_angle(3 * rot.axis_angle_to_quaternion(x))
+
+        return jax.jacrev(by_matrix)(v), jax.jacrev(by_quaternion)(v)
+
+    axis = np.array([0.48, 0.6, -0.64])
+    v = jnp.asarray(np.outer(GRADIENT_ANGLES, axis))
+    by_matrix, by_quaternion = derivatives(v)
+    eye = np.broadcast_to(np.eye(3), by_matrix.shape)
+    np.testing.assert_allclose(by_quaternion, eye, atol=X64_IDENTITY)
+    np.testing.assert_allclose(by_matrix, eye, atol=X64_IDENTITY)
 
 
 def test_nearly_opposite_directions():
