@@ -7,11 +7,21 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
+def _mean(values: Array) -> Array:
+    """Means of the channels, axis by axis: one long float32 sum would lose 2 digits."""
+    while values.ndim > 1:
+        values = values.mean(-2)
+        if values.ndim > 1:  # else the compiler makes one sum of all
+            values = jax.lax.optimization_barrier(values)
+    return values
+
+
 class BatchNorm(nn.Module):
     """Normalise the last axis over all others, with running statistics.
 
-    The sums are taken around the running mean, which makes one pass over the input
-    as accurate as two. Scale, bias and statistics are float32 whatever ``dtype`` is.
+    The batch's statistics take two passes: its mean over all devices, then the sums
+    around that, which cancel no digits however far the mean is from zero. Scale, bias
+    and statistics are float32 whatever ``dtype`` is.
 
     Attributes:
         momentum: share of the old running value kept in an update (.9 is PyTorch's .1).
@@ -46,29 +56,39 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", ones, None, shape, jnp.float32)
         # at least float32; float64 where a test asks for it
         values = inputs.astype(jnp.promote_types(jnp.float32, inputs.dtype))
+        lead = (1,) * (inputs.ndim - 1)
         if self.use_running_average:
-            batch_mean, batch_var = mean.value, var.value
+            centred, batch_var = values - mean.value.reshape(lead + shape), var.value
         else:
-            batch_mean, batch_var = self._batch_statistics(values, mean.value)
+            centred, batch_mean, batch_var = self._batch_statistics(values)
             if not self.is_initializing():
                 self._update(mean, batch_mean)
                 self._update(var, batch_var * self._correction(values))
-        lead = (1,) * (inputs.ndim - 1)
         gain = scale * jax.lax.rsqrt(batch_var + self.epsilon)
-        centred = values - batch_mean.reshape(lead + shape)
         return (
             centred * gain.reshape(lead + shape) + bias.reshape(lead + shape)
         ).astype(self.dtype)
 
-    def _batch_statistics(self, values: Array, reference: Array) -> tuple[Array, Array]:
+    def _batch_statistics(self, values: Array) -> tuple[Array, Array, Array]:
+        """Values less their mean, mean and variance."""
         axes = tuple(range(values.ndim - 1))
-        reference = jax.lax.stop_gradient(reference)
-        shifted = values - reference.reshape((1,) * len(axes) + reference.shape)
-        first, second = shifted.mean(axes), jnp.square(shifted).mean(axes)
-        if self.axis_name is not None and not self.is_initializing():
-            first, second = jax.lax.pmean((first, second), self.axis_name)
+        # Any number near the mean will do: what it is off by is taken away again, in
+        # digits that a mean far from zero does not have. So no gradient flows here.
+        near = jax.lax.stop_gradient(self._over_devices(_mean(values)))
+        shifted = values - near.reshape((1,) * len(axes) + near.shape)
+        first, second = self._over_devices((_mean(shifted), _mean(jnp.square(shifted))))
         variance = jnp.maximum(second - jnp.square(first), 0.0)
-        return first + reference, variance
+        return (
+            shifted - first.reshape((1,) * len(axes) + first.shape),
+            near + first,
+            variance,
+        )
+
+    def _over_devices(self, means):
+        """Means over all devices, which hold equally many values."""
+        if self.axis_name is None or self.is_initializing():
+            return means
+        return jax.lax.pmean(means, self.axis_name)
 
     def _correction(self, values: Array) -> Array | float:
         if not self.unbiased:
