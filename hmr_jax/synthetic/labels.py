@@ -24,7 +24,8 @@ class BodyLabels(NamedTuple):
         joints_cam_m: kinematic joints and validity 1.
         joints_h36m_cam_m: Human3.6M's 17 joints and validity (0 where the body has no
             regressor for them).
-        keypoints_px: the kinematic joints in the image, and 1 where they lie in it.
+        keypoints_px: the kinematic joints in the image, and 1 where they lie in it and
+            before the camera.
         bbox_xywh_px: box of the mesh's part in the image.
         twist_cos_sin: for joints 1, 2, ...
         twist_weight: 1 where the twist is defined.
@@ -144,13 +145,16 @@ def body_labels(
     else:
         h36m = jnp.zeros((17, 4), posed_cam.joints_m.dtype)
     pixels = perspective_project(posed_cam.joints_m, intrinsics)
-    seen = in_image(pixels, height, width).astype(pixels.dtype)
+    # Points in the camera's plane have no pixel, and those behind it another's.
+    seen = in_image(pixels, height, width) & (posed_cam.joints_m[..., 2] > 0)
     cos_sin, weight = twist_labels(local_rotmats, posed_cam.rest_joints_m, body.parents)
     outline = perspective_project(posed_cam.vertices_m, intrinsics)
     return BodyLabels(
         joints_cam_m=_with_validity(posed_cam.joints_m),
         joints_h36m_cam_m=h36m,
-        keypoints_px=jnp.concatenate([pixels, seen[:, None]], axis=-1),
+        keypoints_px=jnp.concatenate(
+            [pixels, seen[:, None].astype(pixels.dtype)], axis=-1
+        ),
         bbox_xywh_px=bounding_box(outline, height, width),
         twist_cos_sin=cos_sin,
         twist_weight=weight,

@@ -123,7 +123,7 @@ def to_heatmap(
     heatmap_size: int = 64,
     depth_range_m: float = 2.0,
 ) -> tuple[Array, Array]:
-    """Points before the camera in the heatmap's cells.
+    """Points in the heatmap's cells.
 
     Args:
         points_m: [B, N, 3] metres, camera frame.
@@ -134,7 +134,8 @@ def to_heatmap(
         depth_range_m: metres over which z goes through the heatmap.
 
     Returns:
-        [B, N, 3] cells, and [B, N, 1], 1 where they lie in the heatmap.
+        [B, N, 3] cells, and [B, N, 1], 1 where they lie in the heatmap and before the
+        camera.
 
     Source: specs/i2l_meshnet.md, section 10.6.
     """
@@ -143,6 +144,8 @@ def to_heatmap(
     z = (z / (depth_range_m / 2) + 1) / 2 * heatmap_size
     cells = jnp.concatenate([xy, z], -1)
     inside = jnp.all((cells >= 0) & (cells < heatmap_size), -1, keepdims=True)
+    # Points in the camera's plane have no pixel, and those behind it another's.
+    inside &= points_m[..., 2:] > 0
     return cells, inside.astype(points_m.dtype)
 
 
@@ -239,7 +242,8 @@ def _checked_fit(
 ) -> tuple[Array, Array]:
     """Error [B] of each fit, and [B, 1] whether it is there and good enough.
 
-    Fits are compared with 3D joints where there are any, which need no root.
+    Fits are compared with 3D joints where there are any, which need no root. A fit
+    that nothing can be compared with has the error 0 and stands, as in the original.
     """
     has_fit = batch["has_smpl"]
     is_3d = jnp.any(batch["fit_check_cam_m"][..., 3] > 0, -1)

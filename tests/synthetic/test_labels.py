@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from hmr_jax.body.forward import body_forward
 from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.geometry.rotations import swing_twist, twist_matrix
 from hmr_jax.solvers.types import DESIGNATED_CHILD
@@ -74,6 +75,18 @@ def test_points_are_in_the_image_up_to_the_edges_of_its_pixels():
     points = jnp.array([[-0.5, 0.0], [39.5, 29.5], [-0.6, 3.0], [4.0, 29.6]])
     inside = labels.in_image(points, 30, 40)
     np.testing.assert_array_equal(inside, [True, True, False, False])
+
+
+def test_joints_in_the_cameras_plane_and_behind_it_are_not_seen(tiny_body):
+    pose = jnp.broadcast_to(jnp.eye(3), (24, 3, 3))
+    posed = body_forward(tiny_body, jnp.zeros(10), pose)
+    joints = jnp.zeros((24, 3)).at[:, 2].set(2.0).at[3, 2].set(0.0).at[5, 2].set(-2.0)
+    posed = posed._replace(joints_m=joints)
+    intrinsics = jnp.array([[50.0, 0, 20], [0, 50, 15], [0, 0, 1]])
+    found = labels.body_labels(tiny_body, posed, pose, intrinsics, 30, 40)
+    expected = np.ones(24)
+    expected[[3, 5]] = 0
+    np.testing.assert_array_equal(found.keypoints_px[:, 2], expected)
 
 
 def test_extrinsics_put_the_root_over_the_origin(rng):

@@ -251,6 +251,16 @@ def test_a_perfect_2d_fit_off_the_middle_is_rejected_only_as_published(body):
     assert np.asarray(found["is_valid_fit"]).all()
 
 
+def test_points_in_the_cameras_plane_and_behind_it_are_not_in_the_heatmap():
+    points = jnp.zeros((1, 3, 3)).at[0, :, 2].set(jnp.array([2.0, 0.0, -0.5]))
+    batch = {
+        "intrinsics": jnp.array([[[50.0, 0, 128], [0, 50, 128], [0, 0, 1]]]),
+        "image_to_crop": jnp.array([[[1.0, 0, 0], [0, 1, 0]]]),
+    }
+    _, inside = targets.to_heatmap(points, jnp.zeros((1, 3)), batch, depth_range_m=5.0)
+    np.testing.assert_array_equal(inside[0, :, 0], [1, 0, 0])
+
+
 def test_a_shape_far_from_the_mean_is_no_target_but_its_mesh_is(body):
     made = i2l.I2lTransform(i2l.i2l_options(train=False))
     betas = np.array([3.5, *[0.2] * 9])
