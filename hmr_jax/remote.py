@@ -210,19 +210,18 @@ class Appended:
 
     Args:
         path: made where it is missing.
-        start: its content so far; None keeps what a local file holds.
+        start: its content so far.
     """
 
-    def __init__(self, path: Location, start: bytes | None = None):
+    def __init__(self, path: Location, start: bytes = b""):
         self._path = path
         self._sent_s = time.monotonic()
         self._file: IO[bytes]
         if isinstance(path, RemotePath):
             self._file = tempfile.TemporaryFile()
-            self._file.write(start or b"")
+            self._file.write(start)
         else:
-            self._file = path.open("ab" if start is None else "wb")
-            self._file.write(start or b"")
+            self._file = path.open("ab")
         self.flush()
 
     def write(self, data: bytes) -> None:

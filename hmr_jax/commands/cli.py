@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags, logging
 
 from hmr_jax.errors import UserError
+from hmr_jax.remote import Location, location
 
 SHORT = (UserError, OSError)
 """Errors whose message says all: a traceback would hide it. All others are shown whole,
@@ -115,7 +116,7 @@ def _recorded_config(argv: Sequence[str]) -> Any:
         name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("-") and name in ("config", "workdir"):
             given[name] = value if equals else following
-    path = pathlib.Path(given.get("workdir", "")) / "run.json"
+    path = location(given.get("workdir", "")) / "run.json"
     if "config" in given or "workdir" not in given or not path.is_file():
         return None
     import ml_collections
@@ -192,7 +193,7 @@ def no_more(rest: Sequence[str]) -> None:
         raise UsageError(f"unexpected {' '.join(rest)!r}; flags are --name=value")
 
 
-def existing(path: str, what: str) -> pathlib.Path:
+def existing(path: str, what: str) -> Location:
     """A path that must exist.
 
     Args:
@@ -205,7 +206,7 @@ def existing(path: str, what: str) -> pathlib.Path:
     Raises:
         FileNotFoundError: it does not exist.
     """
-    found = pathlib.Path(path)
+    found = location(path)
     if not found.exists():
         raise FileNotFoundError(f"{what}: no such file or folder: {found}")
     return found

@@ -7,16 +7,18 @@
 Without --config the run's own is used. Prints a table and writes eval.json (every
 number, per sample too) and a sheet of examples (overlays.png, or predictions.png) to
 the workdir or to --out. --baselines adds the untrained network and the mean pose of the
-training set to the table. Millimetres; percent for PCK, AUC and overlaps of
+training set to the table. What is scored is printed and written at once, before
+baselines and pictures that may fail.
+
+Millimetres; percent for PCK, AUC and overlaps of
 silhouettes; pixels for 2D joints. Protocols are IKOL's; hierarchical distributions have
 their own metrics for each source.
 """
 
-import pathlib
-
 from absl import flags, logging
 
 from hmr_jax.commands import cli
+from hmr_jax.remote import location
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -74,10 +76,12 @@ def main(argv: list[str]) -> int:
     if values.workdir:
         cli.existing(values.workdir, "--workdir")
     config = cli.config_of_run(values)
-    out = pathlib.Path(values.out or values.workdir)
+    out = location(values.out or values.workdir)
 
     from hmr_jax.commands import experiment
+    from hmr_jax.training import settings
 
+    settings.check(config.to_dict())
     experiment.system(config).score_and_draw(config, values, out)
     logging.info("results: %s", out / "eval.json")
     return 0

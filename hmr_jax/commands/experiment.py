@@ -180,7 +180,9 @@ def existing_folder(given: str, field: str, workdir: str | pathlib.Path | None) 
         path = storage.join(workdir, "data")
     else:
         raise UserError(f"{field}: expected a folder (or give --workdir)")
-    if not storage.is_dir(path):
+    with storage.reported(path):
+        there = storage.is_dir(path)
+    if not there:
         raise FileNotFoundError(
             f"no datasets: {path} does not exist; 'hmr-jax data build' makes one, "
             f"--{field}=DIR names another"

@@ -1,6 +1,5 @@
 """What the commands need to know of hierarchical probability distributions."""
 
-import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from hmr_jax.body.model import BodyModel
 from hmr_jax.errors import UserError
 from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.metrics.hierprob import METRES_NAMES
+from hmr_jax.remote import location
 from hmr_jax.synthetic import pose_bank, proxy_feed
 from hmr_jax.synthetic.backgrounds import FolderBackgrounds
 from hmr_jax.synthetic.proxies import ProxyAssets, make_batch
@@ -387,8 +387,7 @@ def evaluation(
 
 def _earlier(workdir: Any, step: int, names: Sequence[str]) -> list[dict[str, float]]:
     """What the log of a run says of its evaluations before a step."""
-    path = pathlib.Path(workdir) / "log.jsonl"
-    rows = read_jsonl(path) if path.is_file() else []
+    rows = read_jsonl(location(workdir) / "log.jsonl")
     keys = {name: f"eval/synthetic/{name}" for name in names}
     return [
         {name: row[key] for name, key in keys.items()}

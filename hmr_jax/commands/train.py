@@ -4,21 +4,30 @@
 
 The workdir receives checkpoints/ (the latest and the best), log.jsonl, events/ for
 TensorBoard, loss_curve.png, run.json (config, seed, versions, data) and, at the end,
-the last evaluation. Ctrl-C and SIGTERM save before they stop. Several machines: start
-the same command on each with --coordinator, --num_processes and --process_id.
+the last evaluation. Ctrl-C and SIGTERM save before they stop. The folder may be remote
+(gs://, or whatever fsspec reaches). One training at a time writes to it.
+
+Several processes: start the same command on each machine with --coordinator,
+--num_processes and --process_id. They share one --workdir: a network folder or a bucket
+that all of them see. Each reads the checkpoint there, process 0 writes.
 """
 
 import dataclasses
-import pathlib
 import sys
 
 from absl import flags, logging
 
 from hmr_jax.commands import cli
+from hmr_jax.remote import Location, location
 
 
 def _define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "Folder of this run.", flag_values=values)
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of this run, local or remote; shared by all of its processes.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("progress", True, "Show a progress bar.", flag_values=values)
     flags.DEFINE_string(
         "coordinator",
@@ -46,16 +55,25 @@ def main(argv: list[str]) -> int:
     values, rest = cli.parse("train", __doc__, _define, argv, with_config=True)
     cli.no_more(rest)
     cli.require(values, "config", "workdir")
-    config, workdir = values.config, pathlib.Path(values.workdir)
+    workdir = location(values.workdir)
 
-    from hmr_jax.training import loop, optimizer, parallel, records
+    from hmr_jax.training import parallel, processes, settings
 
+    settings.check(values.config.to_dict())
     parallel.start_processes(
         values.coordinator, values.num_processes, values.process_id
     )
+    with processes.ending_together():
+        return _train(values, workdir)
+
+
+def _train(values, workdir: Location) -> int:
     import jax
 
     from hmr_jax.commands import experiment
+    from hmr_jax.training import loop, optimizer, records
+
+    config = values.config
 
     system = experiment.system(config)
     body = experiment.load_body(config)

@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 from hmr_jax.errors import UserError
 from hmr_jax.remote import Location, RemotePath, remove_tree
 from hmr_jax.training.matching import checksums, shapes_checksum
+from hmr_jax.training.processes import of_first
 
 _KEY = "hmr_jax"  # of ours among orbax's custom metadata
 _TEMPORARY = ".hmr_jax-tmp-"  # nobody else names a folder so
@@ -95,7 +96,7 @@ def _at(name: str, step: int) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Orbax without meeting points: each process calls it, or not, for itself."""
+    """Orbax without meeting points: each process reads for itself, or does not."""
     context = ocp.Context()
     if jax.process_count() > 1:
         index = jax.process_index()
@@ -109,36 +110,34 @@ def _alone() -> Iterator[None]:
 def write(
     directory: Location, name: str, arrays: Mapping[str, Any], record: Record
 ) -> None:
-    """Write a checkpoint: whole, or not there.
+    """Write a checkpoint: whole, or not there. All processes of a run call it.
 
     Args:
         directory: of the checkpoints, made where it is missing.
-        name: of ``free_name``.
+        name: of ``free_name``, process 0's.
         arrays: of the host, by name.
         record: its checksums are taken here.
     """
     record = dataclasses.replace(
         record, checksums=checksums(arrays), shapes=shapes_checksum(arrays)
     )
-    directory.mkdir(parents=True, exist_ok=True)
+    main = jax.process_index() == 0
     if isinstance(directory, RemotePath):
-        with tempfile.TemporaryDirectory() as folder:
-            local = pathlib.Path(folder) / "checkpoint"
-            _write_local(local, arrays, record)
-            _send(local, directory / name, record)
-        return
-    temporary = _temporary(directory)
+        folder = pathlib.Path(tempfile.gettempdir())
+    else:
+        folder = directory
+    temporary = _temporary(folder, of_first(uuid.uuid4().hex))
     try:
-        _write_local(temporary, arrays, record)
-        os.rename(temporary, directory / name)
+        if main:
+            directory.mkdir(parents=True, exist_ok=True)
+        ocp.save(temporary, dict(arrays), custom_metadata=record.to_json())
+        if main and isinstance(directory, RemotePath):
+            _send(temporary, directory / name, record)
+        elif main:
+            os.rename(temporary, folder / name)
     finally:
-        if temporary.exists():
+        if main and temporary.exists():
             remove_tree(temporary)
-
-
-def _write_local(path: pathlib.Path, arrays: Any, record: Record) -> None:
-    with _alone():
-        ocp.save(path, dict(arrays), custom_metadata=record.to_json())
 
 
 def _send(local: pathlib.Path, path: RemotePath, record: Record) -> None:
@@ -150,8 +149,8 @@ def _send(local: pathlib.Path, path: RemotePath, record: Record) -> None:
     (path / _SENDING).unlink()
 
 
-def _temporary(directory: pathlib.Path) -> pathlib.Path:
-    return directory / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}"
+def _temporary(directory: pathlib.Path, name: str) -> pathlib.Path:
+    return directory / f"{_TEMPORARY}{name}"
 
 
 def read_record(path: Location) -> Record | None:
@@ -231,7 +230,7 @@ def remove(path: Location) -> None:
         (path / _SENT).unlink(missing_ok=True)
         path.remove_tree()
     else:
-        temporary = _temporary(path.parent)
+        temporary = _temporary(path.parent, uuid.uuid4().hex)
         os.rename(path, temporary)
         remove_tree(temporary)
 

@@ -22,6 +22,7 @@ from hmr_jax.remote import Location, location
 from hmr_jax.training import checkpoint_folders as folders
 from hmr_jax.training.checkpoint_folders import DamagedError, Record
 from hmr_jax.training.matching import check_matches
+from hmr_jax.training.processes import of_first
 from hmr_jax.training.state import TrainState
 
 
@@ -160,7 +161,8 @@ class Checkpoints:
         """Write a checkpoint and return when it is complete.
 
         Args:
-            state: the run's arrays, the same on every process; process 0 writes them.
+            state: the run's arrays, the same on every process; all of them call this,
+                process 0 writes.
             extra: JSON values kept beside them (the position in the data).
             metrics: evaluation results at this step, if there are any.
 
@@ -170,22 +172,17 @@ class Checkpoints:
         """
         arrays = jax.tree.map(np.asarray, jax.device_get(_as_dict(state)))
         step = int(arrays["step"])
-        if jax.process_index() == 0:
-            self._save(step, arrays, dict(extra or {}), dict(metrics or {}) or None)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices(f"checkpoint {step}")
-        return step
-
-    def _save(self, step, arrays, extra, metrics) -> None:
+        metrics = dict(metrics or {}) or None
         there = [entry for entry in self._entries() if entry.step == step]
-        if there and (there[0].record.metrics or not metrics):
-            return
-        name = folders.free_name(self.directory, step)
-        record = Record(run=self._run, extra=extra, metrics=metrics)
-        folders.write(self.directory, name, arrays, record)
-        self._remove_superfluous()
+        wanted = not there or (metrics and not there[0].record.metrics)
+        name = of_first(folders.free_name(self.directory, step) if wanted else "")
+        if name:
+            record = Record(run=self._run, extra=dict(extra or {}), metrics=metrics)
+            folders.write(self.directory, name, arrays, record)
+            if jax.process_index() == 0:
+                self._remove_superfluous()
+            of_first("")  # nobody goes on before all is in place
+        return step
 
     def _remove_superfluous(self) -> None:
         """Keep the latest and the best; touch nothing that another run wrote."""

@@ -5,6 +5,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
+from absl import logging
+
+from hmr_jax.errors import UserError
 from hmr_jax.training.task import Batch
 
 
@@ -74,6 +77,30 @@ def resumable(make_iterator: Callable[[], Any]) -> Any:
     return ReplayingIterator(make_iterator)
 
 
+def go_on(iterator: Any, state: Any, *, other_data: bool) -> None:
+    """Set an iterator to where a run stands.
+
+    Args:
+        iterator: at its start.
+        state: of the run's checkpoint.
+        other_data: where the stream is another one (other records, another seed or
+            batch size), begin it instead, with an epoch later than the run's.
+
+    Raises:
+        UserError: it is another one, and ``other_data`` is False.
+    """
+    try:
+        iterator.restore(state)
+    except UserError as error:
+        if not other_data:
+            raise
+        fresh = iterator.state()
+        if "epoch" in fresh and "epoch" in state:
+            fresh = {**fresh, "epoch": state["epoch"] + 1, "step": 0}
+            iterator.restore(fresh)
+        logging.warning("the data begin anew, at %s: %s", fresh, error)
+
+
 class Prefetcher:
     """Reads and copies batches in a thread while the devices work.
 
@@ -100,7 +127,7 @@ class Prefetcher:
                 batch = next(self._iterator)
                 item = (self._put(batch), self._iterator.state())
             except StopIteration:
-                item = ValueError(
+                item = UserError(
                     "the training data ended: expected a stream at least as long as "
                     "the run (repeat it)"
                 )

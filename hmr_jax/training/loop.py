@@ -3,23 +3,23 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import math
-import pathlib
-import signal
-import threading
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 import tqdm
 from absl import logging
 
 from hmr_jax import progress
 from hmr_jax.errors import UserError
-from hmr_jax.training import feeding, parallel, records
+from hmr_jax.files import locked
+from hmr_jax.remote import Location, check_writable, location
+from hmr_jax.training import feeding, parallel, processes, records
 from hmr_jax.training.checkpoints import Checkpoints
 from hmr_jax.training.state import TrainState, from_variables, init_key, init_state
 from hmr_jax.training.step import step as train_step
@@ -32,13 +32,13 @@ class LoopOptions:
     """How long a run is and how often it does what.
 
     Attributes:
-        num_steps: updates from the very start, resumed parts included.
+        num_steps: updates from the very start, resumed parts included; at least 1.
         seed: of initialisation, dropout and every other draw on the devices.
-        accumulate: micro-batches per step and device.
-        log_every: steps between lines of the log.
-        checkpoint_every: steps between checkpoints.
+        accumulate: micro-batches per step and device; at least 1.
+        log_every: steps between lines of the log; at least 1.
+        checkpoint_every: steps between checkpoints; 0 for the end alone.
         evaluate_every: steps between evaluations; 0 for the end alone.
-        keep_latest: checkpoints kept.
+        keep_latest: checkpoints kept; at least 1.
         best_metric: the evaluation's metric by which one more is kept.
         best_mode: 'min' or 'max'.
         progress: show a progress bar.
@@ -54,6 +54,16 @@ class LoopOptions:
     best_metric: str | None = None
     best_mode: str = "min"
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"num_steps": 1, "accumulate": 1, "log_every": 1, "keep_latest": 1}
+        least |= {"checkpoint_every": 0, "evaluate_every": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise UserError(
+                    f"{name}: expected a whole number of at least {low}, found {value}"
+                )
 
 
 class NonFiniteLossError(UserError, FloatingPointError):
@@ -81,7 +91,7 @@ def train(
     *,
     tx: optax.GradientTransformation,
     options: LoopOptions,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike,
     assets: Any = None,
     schedule: Callable[[Any], Any] | None = None,
     start_from: Callable[[Variables], Variables] | None = None,
@@ -97,14 +107,16 @@ def train(
             run reads the stream again up to its place.
         tx: the optimiser.
         options: lengths and intervals.
-        workdir: folder of checkpoints, logs and curves.
+        workdir: folder of checkpoints, logs and curves, local or remote; processes of
+            one run share it.
         assets: pytree handed to the task, for example the body model.
         schedule: step to learning rate, for the log.
         start_from: changes the initial variables, for example to pretrained ones; a
             resumed run does not call it.
         evaluate: ``evaluate(variables, step)`` gives metrics by name.
         record: checked where a run is resumed; written after the first step, so that a
-            start that fails leaves the record of the run as it was.
+            start that fails leaves the record of the run as it was. Where it allows
+            other data, a stream that cannot go on where the run stands begins anew.
 
     Returns:
         The final state and whether the run reached its end.
@@ -112,10 +124,28 @@ def train(
     Raises:
         NonFiniteLossError: the total or gradient is NaN or infinite. The checkpoints
             there are precede it.
-        ValueError: the checkpoint belongs to another model.
+        UserError: the checkpoint belongs to another model; another process trains in
+            this folder; the processes of the run do not start alike; or the folder
+            cannot be written.
+        ProcessLostError: another process of the run is gone.
     """
-    workdir = pathlib.Path(workdir)
+    folder = location(workdir)
     main = jax.process_index() == 0
+    with processes.ending_together(), contextlib.ExitStack() as held:
+        if main:
+            check_writable(folder)
+            held.enter_context(locked(folder, "training here"))
+        return _train(
+            task, make_iterator, folder, main,
+            tx=tx, options=options, assets=assets, schedule=schedule,
+            start_from=start_from, evaluate=evaluate, record=record,
+        )  # fmt: skip
+
+
+def _train(
+    task, make_iterator, workdir: Location, main: bool, *,
+    tx, options, assets, schedule, start_from, evaluate, record,
+) -> Result:  # fmt: skip
     checkpoints = Checkpoints(
         workdir / "checkpoints",
         keep_latest=options.keep_latest,
@@ -124,28 +154,73 @@ def train(
     )
     iterator = feeding.resumable(make_iterator)
     with contextlib.closing(checkpoints):
-        if record is not None and checkpoints.latest is not None:
+        if checkpoints.latest is None:
+            _refuse_to_begin_again(workdir, checkpoints)
+        elif record is not None:
             record.check()
         state, first = _initial_state(
-            task, iterator, tx, options.seed, checkpoints, start_from
+            task, iterator, tx, options.seed, checkpoints, start_from,
+            other_data=record is not None and record.allow_other_data,
+        )  # fmt: skip
+        processes.check_same(
+            {
+                "step": first,
+                "data position": json.loads(json.dumps(iterator.state())),
+                "options": dataclasses.asdict(options),
+                "run": None if record is None else record.identity(),
+            }
         )
-        if first >= options.num_steps:
+        done = first >= options.num_steps
+        if done:
             logging.info("%s: already trained for %d steps", workdir, first)
+        if done and not _lacks_metrics(checkpoints, evaluate, options, first):
             return Result(parallel.place(state), True, None)
         writer = run_writer(workdir, first) if main else MetricWriter()
         with contextlib.closing(writer):
-            result = _run(
-                task, iterator, state, first,
-                tx=tx, options=options, assets=assets, schedule=schedule,
-                checkpoints=checkpoints, writer=writer, evaluate=evaluate,
-                record=record if main else None,
-            )  # fmt: skip
+            if done:
+                result = _make_up_for(evaluate, state, checkpoints, writer)
+            else:
+                result = _run(
+                    task, iterator, state, first,
+                    tx=tx, options=options, assets=assets, schedule=schedule,
+                    checkpoints=checkpoints, writer=writer, evaluate=evaluate,
+                    record=record if main else None,
+                )  # fmt: skip
     if main:
         records.plot_curves(workdir / "log.jsonl", workdir / "loss_curve.png")
     return result
 
 
-def _initial_state(task, iterator, tx, seed, checkpoints, start_from):
+def _refuse_to_begin_again(workdir: Location, checkpoints: Checkpoints) -> None:
+    """A run whose checkpoints are all unreadable must not be written over."""
+    unreadable = checkpoints.unreadable()
+    if unreadable and (workdir / "run.json").is_file():
+        raise UserError(
+            f"{checkpoints.directory}: none of {', '.join(unreadable)} is a whole "
+            "checkpoint; restore them, or move them away and the run begins again"
+        )
+
+
+def _lacks_metrics(checkpoints, evaluate, options: LoopOptions, step: int) -> bool:
+    """Whether the evaluation at the end of the run failed, or never was."""
+    at_end = evaluate is not None and step == options.num_steps
+    return at_end and checkpoints.metrics(step) is None
+
+
+def _make_up_for(evaluate, state, checkpoints, writer) -> Result:
+    """Evaluate a state whose run has ended, and keep the result with it."""
+    step = int(state.step)
+    logging.info("evaluating step %d, which was not done", step)
+    _, extra = checkpoints.restore(state, step)
+    state = parallel.place(state)
+    metrics = _evaluated(evaluate, state, step, writer)
+    checkpoints.save(state, extra=extra, metrics=metrics)
+    return Result(state, True, metrics)
+
+
+def _initial_state(
+    task, iterator, tx, seed, checkpoints, start_from, *, other_data: bool
+):
     """The restored or fresh state (host arrays), its step; the iterator set to it."""
     before = iterator.state()
     batch = next(iterator)
@@ -155,7 +230,7 @@ def _initial_state(task, iterator, tx, seed, checkpoints, start_from):
     if checkpoints.latest is not None:
         abstract = jax.eval_shape(init, key, batch)
         state, extra = checkpoints.restore(abstract)
-        iterator.restore(extra["iterator"])
+        feeding.go_on(iterator, extra["iterator"], other_data=other_data)
         logging.info("resuming from step %d", int(state.step))
         return state, int(state.step)
     state = jax.jit(init)(key, batch)
@@ -186,7 +261,7 @@ def _run(
     with (
         contextlib.closing(batches),
         _progress_bar(first, options) as bar,
-        _stop_on_signal() as stop,
+        processes.stop_on_signal() as stop,
     ):
         for number in range(first + 1, options.num_steps + 1):
             batch, position = next(batches)
@@ -197,7 +272,7 @@ def _run(
             bar.update()
             last = number == options.num_steps
             logging_now = last or number % options.log_every == 0
-            stopping = not last and _agreed(stop.is_set(), logging_now)
+            stopping = stop.reached(number) and not last
             if logging_now or stopping:
                 bar.set_postfix_str(window.write())
             evaluating = evaluate is not None and (
@@ -208,26 +283,43 @@ def _run(
                 continue
             with window.paused():
                 metrics = None
+                save = functools.partial(
+                    checkpoints.save, state, extra={"iterator": position}
+                )
                 if evaluating:
-                    metrics = _evaluated(evaluate, state, number, checkpoints, position)
-                    writer.write_scalars(
-                        number, {f"eval/{name}": v for name, v in metrics.items()}
-                    )
-                    bar.write(_line(f"step {number}: evaluation", metrics))
-                checkpoints.save(state, extra={"iterator": position}, metrics=metrics)
+                    with _saved_on_error(save, may_go_on=not last):
+                        metrics = _evaluated(evaluate, state, number, writer)
+                        bar.write(_line(f"step {number}: evaluation", metrics))
+                save(metrics=metrics)
+                writer.flush()
             if stopping:
                 logging.warning("stopped by a signal after step %d; saved", number)
                 return Result(state, False, metrics)
     return Result(state, True, metrics)
 
 
-def _evaluated(evaluate, state, number, checkpoints, position) -> dict[str, float]:
-    """The metrics; where the evaluation fails, the state is saved first."""
+def _evaluated(evaluate, state, number, writer) -> dict[str, float]:
+    """The metrics of a state, written to the log."""
+    metrics = dict(evaluate(state.variables, number))
+    writer.write_scalars(number, {f"eval/{name}": v for name, v in metrics.items()})
+    return metrics
+
+
+@contextlib.contextmanager
+def _saved_on_error(save: Callable[[], int], *, may_go_on: bool) -> Iterator[None]:
+    """Save the state where its evaluation fails.
+
+    A model whose predictions cannot be scored now, or data that cannot be read now, may
+    be well at the next evaluation: that does not end the training. The last one must
+    succeed, and the next start makes up for it.
+    """
     try:
-        return dict(evaluate(state.variables, number))
-    except Exception:
-        checkpoints.save(state, extra={"iterator": position}, metrics=None)
-        raise
+        yield
+    except Exception as error:
+        save()
+        if not may_go_on or not isinstance(error, UserError | OSError):
+            raise
+        logging.warning("the evaluation failed; the training goes on: %s", error)
 
 
 def _every(number: int, interval: int) -> bool:
@@ -321,36 +413,3 @@ def _progress_bar(first: int, options: LoopOptions) -> tqdm.tqdm:
         unit="step",
         disable=not shown,
     )
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event set by SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number, frame):
-        del frame
-        if event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _agreed(stop: bool, may_ask: bool) -> bool:
-    """Whether any process was told to stop: all must save the same step."""
-    if jax.process_count() == 1:
-        return stop
-    if not may_ask:
-        return False
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.asarray(stop)).any())

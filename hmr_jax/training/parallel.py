@@ -16,6 +16,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hmr_jax.errors import UserError
+from hmr_jax.training import processes
 
 AXIS_NAME = "batch"
 """Name of the mapped axis: for the step's sums and for batch normalisation."""
@@ -163,6 +164,7 @@ def start_processes(
         )
     else:
         jax.distributed.initialize(coordinator, num_processes, process_id)
+    processes.watch_peers()
     logging.info(
         "process %d of %d, %d local of %d devices",
         jax.process_index(),

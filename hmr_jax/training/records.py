@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -14,6 +13,8 @@ from absl import logging
 
 from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
+from hmr_jax.remote import location
+from hmr_jax.training.processes import differences
 from hmr_jax.training.writers import read_jsonl
 
 PACKAGES = ("hmr_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -43,8 +44,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def read_json(path: str | os.PathLike) -> Any:
     """The JSON value of a file; None where there is no file."""
-    path = pathlib.Path(path)
-    return json.loads(path.read_text()) if path.is_file() else None
+    found = location(path)
+    return json.loads(found.read_text()) if found.is_file() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,11 @@ class RunRecord:
             "devices": [device.device_kind for device in jax.devices()],
         }
 
+    def identity(self) -> dict[str, Any]:
+        """What all processes of a run must agree on: config, seed and data."""
+        content = self._content()
+        return {name: content[name] for name in ("config", "seed", "data_fingerprint")}
+
     def check(self) -> None:
         """Compare with the file of the run that is resumed; writes nothing.
 
@@ -98,26 +104,6 @@ class RunRecord:
     def write(self) -> None:
         """Write the file."""
         write_json(self.path, self._content())
-
-
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two JSON values differ.
-
-    Args:
-        before: one value.
-        now: the other.
-        name: what the whole is called.
-
-    Returns:
-        One line per differing leaf: ``name.field: before -> now``.
-    """
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            line
-            for key in sorted(before.keys() | now.keys())
-            for line in differences(before.get(key), now.get(key), f"{name}.{key}")
-        ]
-    return [] if before == now else [f"{name}: {before!r} -> {now!r}"]
 
 
 def plot_curves(log_path: str | os.PathLike, picture: str | os.PathLike) -> None:

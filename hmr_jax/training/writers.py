@@ -8,7 +8,6 @@ serves, and write event files with TensorBoard's own record writer.
 import io
 import json
 import os
-import pathlib
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hmr_jax.files import atomic_write
+from hmr_jax.remote import Appended, location
 
 
 class MetricWriter:
@@ -122,17 +122,18 @@ class JsonlWriter(MetricWriter):
     """
 
     def __init__(self, path: str | os.PathLike, from_step: int = 0):
-        self._path = pathlib.Path(path)
-        kept = [row for row in read_jsonl(self._path) if row["step"] <= from_step]
-        with atomic_write(self._path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = self._path.open("a")
+        found = location(path)
+        kept = [row for row in read_jsonl(found) if row["step"] <= from_step]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        with atomic_write(found) as temporary:
+            temporary.write_text(text)
+        self._file = Appended(found, start=text.encode())
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Write one line."""
         row = {name: float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": int(step), **row}) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps({"step": int(step), **row}).encode() + b"\n")
+        self._file.push()
 
     def flush(self) -> None:
         """Write what is held back."""
@@ -152,11 +153,11 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
     Returns:
         One dict per line.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
+    found = location(path)
+    if not found.is_file():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in found.read_text().splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -178,11 +179,11 @@ class EventWriter(MetricWriter):
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event_pb2, self._summary_pb2 = event_pb2, summary_pb2
-        directory = pathlib.Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        folder = location(directory)
+        folder.mkdir(parents=True, exist_ok=True)
         host, pid = socket.gethostname(), os.getpid()
         name = f"events.out.tfevents.{time.time_ns() // 1000}.{host}.{pid}"
-        self._file = (directory / name).open("xb")
+        self._file = Appended(folder / name)
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -195,7 +196,7 @@ class EventWriter(MetricWriter):
     def _write_values(self, step, values) -> None:
         summary = self._summary_pb2.Summary(value=values)
         self._write(step=int(step), summary=summary)
-        self.flush()
+        self._file.push()
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Write numbers by name."""
@@ -301,10 +302,10 @@ def run_writer(workdir: str | os.PathLike, from_step: int = 0) -> MetricWriter:
     Returns:
         A writer to both.
     """
-    workdir = pathlib.Path(workdir)
+    folder = location(workdir)
     return MultiWriter(
         [
-            EventWriter(workdir / "events", from_step),
-            JsonlWriter(workdir / "log.jsonl", from_step),
+            EventWriter(folder / "events", from_step),
+            JsonlWriter(folder / "log.jsonl", from_step),
         ]
     )

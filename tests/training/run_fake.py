@@ -34,6 +34,9 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--slow_s", type=float, default=0.0)
     parser.add_argument("--checkpoint_every", type=int, default=3)
+    parser.add_argument("--log_every", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--own_workdir")
     parser.add_argument("--tx", default="sgd")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--coordinator")
@@ -49,12 +52,13 @@ def main():
         options=loop.LoopOptions(
             num_steps=args.steps,
             checkpoint_every=args.checkpoint_every,
-            log_every=2,
+            log_every=args.log_every,
+            seed=args.seed,
             evaluate_every=5,
             best_metric="value",
             progress=False,
         ),
-        workdir=args.workdir,
+        workdir=args.own_workdir or args.workdir,
         assets=fakes.ASSETS,
         evaluate=lambda variables, step: {"value": (step * 7) % 5},
     )

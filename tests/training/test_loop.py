@@ -1,21 +1,24 @@
-import json
+import dataclasses
 import os
 import pathlib
 import signal
-import socket
-import subprocess
-import sys
 import time
+import uuid
+from unittest import mock
 
+import fsspec
 import jax
 import numpy as np
 import optax
 import pytest
 
-from hmr_jax.training import feeding, loop
+from hmr_jax import remote
+from hmr_jax.errors import UserError
+from hmr_jax.training import checkpoints, feeding, loop, records
 from hmr_jax.training.writers import read_jsonl
 from tests import tolerances
 from tests.training import fakes
+from tests.training.spawning import final, finish, spawn, spawn_pair
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -132,6 +135,179 @@ def test_other_model_in_the_workdir_is_an_error(whole):
         train(whole[0], 9, task=task)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_steps", 0), ("log_every", 0), ("log_every", -1), ("keep_latest", 0),
+        ("keep_latest", -1), ("accumulate", 0), ("checkpoint_every", -1),
+        ("evaluate_every", -1),
+    ],
+)  # fmt: skip
+def test_lengths_and_intervals_are_checked(name, value):
+    with pytest.raises(UserError, match=f"{name}: expected a whole .*, found {value}"):
+        loop.LoopOptions(**{"num_steps": 4, name: value})
+
+
+def test_an_evaluation_that_fails_does_not_end_the_training(tmp_path):
+    def evaluate(variables, step):
+        if step == 2:
+            raise UserError("predictions: 1 of 8 samples of a batch are not finite")
+        if step == 4:
+            raise OSError("the data cannot be read")
+        return {"error_mm": float(step)}
+
+    options = {"evaluate_every": 2, "best_metric": "error_mm", "keep_latest": 9}
+    with mock.patch.object(loop.logging, "warning") as warning:
+        result = train(tmp_path, 6, evaluate=evaluate, options=options)
+    assert result.finished and result.metrics == {"error_mm": 6.0}
+    assert "not finite" in str(warning.mock_calls)
+    assert "cannot be read" in str(warning.mock_calls)
+    with checkpoints.Checkpoints(tmp_path / "checkpoints", read_only=True) as store:
+        assert store.steps == [2, 4, 6]
+        assert [store.metrics(step) for step in store.steps[:2]] == [None, None]
+
+
+def test_a_fault_in_an_evaluation_is_shown_and_the_state_is_kept(tmp_path):
+    def evaluate(variables, step):
+        raise TypeError("a fault")
+
+    with pytest.raises(TypeError, match="a fault"):
+        train(tmp_path, 6, evaluate=evaluate, options={"evaluate_every": 3})
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == ["2", "3"]
+
+
+def test_a_final_evaluation_that_failed_is_made_up_for(whole, tmp_path):
+    fails = True
+
+    def evaluate(variables, step):
+        if fails:
+            raise UserError("no room on the device")
+        return {"error_mm": float(step)}
+
+    options = {"best_metric": "error_mm"}
+    with pytest.raises(UserError, match="no room"):
+        train(tmp_path, 6, evaluate=evaluate, options=options)
+    with pytest.raises(UserError, match="no room"):
+        train(tmp_path, 6, evaluate=evaluate, options=options)
+    fails = False
+    result = train(tmp_path, 6, evaluate=evaluate, options=options)
+    assert result.finished and result.metrics == {"error_mm": 6.0}
+    assert_same(result.state, whole[1].state)
+    with checkpoints.Checkpoints(
+        tmp_path / "checkpoints", best_metric="error_mm", read_only=True
+    ) as store:
+        assert store.best == 6
+        found, extra = store.restore(jax.device_get(result.state))
+    assert extra == {"iterator": {"index": 6}}
+    assert_same(found, whole[1].state)
+    rows = read_jsonl(tmp_path / "log.jsonl")
+    assert [row["step"] for row in rows if "loss/total" in row] == [2, 4, 6]
+    assert [row["step"] for row in rows if "eval/error_mm" in row] == [6]
+    # Once it is there nothing is evaluated again.
+    fails = True
+    assert train(tmp_path, 6, evaluate=evaluate, options=options).metrics is None
+
+
+def test_only_one_training_at_a_time(tmp_path):
+    def second(variables, step):
+        with pytest.raises(UserError, match=f"another process is .* {os.getpid()} on"):
+            train(tmp_path, 2)
+        return {}
+
+    assert train(tmp_path, 2, evaluate=second).finished
+    assert train(tmp_path, 4).finished  # the lock is free again
+
+
+def test_unreadable_checkpoints_are_not_written_over(tmp_path):
+    record = records.RunRecord(tmp_path / "run.json", {}, 0, "data")
+    train(tmp_path, 4, record=record)
+    for step in (2, 4):
+        (tmp_path / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").unlink()
+    log = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(UserError, match="none of 2, 4 is a whole checkpoint"):
+        train(tmp_path, 6, record=record)
+    assert (tmp_path / "log.jsonl").read_bytes() == log
+
+
+class Seeded(fakes.Stream):
+    """Knows its seed, as records do."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.seed, self.began = seed, None
+
+    def state(self):
+        return {"epoch": self.index // 3, "step": self.index % 3, "seed": self.seed}
+
+    def restore(self, state):
+        if state["seed"] != self.seed:
+            raise UserError(f"data position: seed: expected {self.seed}")
+        self.index = 3 * state["epoch"] + state["step"]
+        self.began = self.index
+
+
+def test_resuming_with_other_data_needs_to_be_allowed(tmp_path):
+    record = records.RunRecord(tmp_path / "run.json", {}, 1, "data")
+    train(tmp_path, 4, make=lambda: Seeded(1), record=record)
+    other = dataclasses.replace(record, seed=2)
+    with pytest.raises(UserError, match="started with seed 1, found 2"):
+        train(tmp_path, 6, make=lambda: Seeded(2), record=other)
+    with pytest.raises(UserError, match="data position: seed: expected 2"):
+        train(tmp_path, 6, make=lambda: Seeded(2))
+    allowed = dataclasses.replace(other, allow_other_data=True)
+    stream = Seeded(2)
+    result = train(tmp_path, 6, make=lambda: stream, record=allowed)
+    assert int(result.state.step) == 6
+    assert stream.began == 6  # the run stood in epoch 1: epoch 2 of the new data
+
+
+def test_a_remote_folder_holds_the_whole_run(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = f"memory://{uuid.uuid4().hex}/run"
+    record = records.RunRecord(f"{url}/run.json", {"a": 1}, 0, "data")
+    kwargs = {"schedule": lambda step: 0.5, "record": record}
+    kwargs["evaluate"] = lambda variables, step: {"error_mm": float(step)}
+    train(url, 3, **kwargs)
+    result = train(url, 6, **kwargs)
+    assert_same(result.state, whole[1].state)
+    folder = remote.location(url)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "4",
+        "6",
+    ]
+    rows = read_jsonl(folder / "log.jsonl")
+    assert [row["step"] for row in rows if "loss/total" in row] == [2, 3, 4, 6]
+    assert records.read_json(f"{url}/run.json")["config"] == {"a": 1}
+    assert (folder / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
+    events = [path.read_bytes() for path in (folder / "events").iterdir()]
+    assert len(events) == 2 and all(b"loss/total" in data for data in events)
+    assert not list(tmp_path.iterdir())  # no folder 'memory:' here
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket/run", "readonly://bucket/run"])
+def test_a_file_system_that_cannot_is_refused_before_the_first_step(
+    tmp_path, monkeypatch, url
+):
+    class ReadOnly(fsspec.get_filesystem_class("memory")):
+        protocol = "readonly"
+        cachable = False
+
+        def pipe_file(self, *args, **kwargs):
+            raise NotImplementedError("this file system cannot be written")
+
+    fsspec.register_implementation("readonly", ReadOnly, clobber=True)
+    monkeypatch.chdir(tmp_path)
+
+    def never():
+        raise AssertionError("a batch was read")
+        yield
+
+    with pytest.raises(UserError, match=url):
+        train(url, 3, make=never)
+    assert not list(tmp_path.iterdir())
+
+
 def test_errors_of_the_reader_reach_the_caller(tmp_path):
     def broken():
         yield fakes.make_batch(0)
@@ -157,51 +333,13 @@ def test_position_is_that_of_the_batch_used():
 # Runs in processes of their own.
 
 
-def spawn(workdir, *args, devices=1):
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-m", "tests.training.run_fake", str(workdir), *args]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process, timeout_s=180):
-    output, _ = process.communicate(timeout=timeout_s)
-    assert process.returncode == 0, output
-    return output
-
-
 def _is_list(value):
     return isinstance(value, list)
 
 
-def final(workdir, index=0):
-    return json.loads((workdir / f"final.{index}.json").read_text())
-
-
 def test_two_processes_equal_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    pair = [
-        spawn(tmp_path, f"--coordinator={address}", f"--process={index}")
-        for index in (0, 1)
-    ]
-    try:
-        for process in pair:
-            finish(process)
-    finally:
-        for process in pair:
-            process.kill()
+    for process in spawn_pair(tmp_path):
+        finish(process)
     options = {"checkpoint_every": 3}
     one = train(
         tmp_path / "one", 5, tx=optax.sgd(0.1), task=fakes.make_task(), options=options
