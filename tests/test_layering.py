@@ -91,6 +91,14 @@ def test_data_pipelines_use_the_tables_alone():
                 ), f"{path}: imports {name}"
 
 
+def test_pictures_are_decoded_in_one_place():
+    """Others know more formats (and start other programs for some), or fewer depths."""
+    for path in sources("hmr_jax") + sources("data_pipelines"):
+        if "pictures" not in path.parts:
+            for name in ("Image.open(", "cv2.imread(", "cv2.imdecode(", "plt.imread("):
+                assert name not in path.read_text(), f"{path}: {name}"
+
+
 def test_config_dicts_stop_at_the_edge():
     for path in sources("hmr_jax"):
         if not {"commands", "training", "evaluation"} & set(path.parts):

@@ -38,7 +38,13 @@ def _define(values: flags.FlagValues) -> None:
     def switch(name: str, default: bool, said: str) -> None:
         flags.DEFINE_bool(name, default, said, flag_values=values)
 
-    flags.DEFINE_list("images", [], "Pictures or folders of them.", flag_values=values)
+    flags.DEFINE_list(
+        "images",
+        [],
+        "Pictures (JPEG, PNG, BMP, WebP, TIFF; of any depth and colours) "
+        "or folders of them.",
+        flag_values=values,
+    )
     text("out", None, "Folder to write to.")
     text("workdir", None, "Folder of the run whose model is used.")
     text("checkpoint", "best", "best, latest, or a step of the workdir.")

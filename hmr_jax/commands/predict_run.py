@@ -21,6 +21,7 @@ from hmr_jax.commands.predict_engine import Cut, Predictor
 from hmr_jax.commands.predict_inputs import Person
 from hmr_jax.commands.predict_names import OVERVIEW, SUMMARY
 from hmr_jax.errors import UserError
+from hmr_jax.files import locked
 from hmr_jax.render import draw
 from hmr_jax.training import records
 
@@ -93,10 +94,16 @@ class Run:
 
         Raises:
             UserError: a result is there that was made with other settings, or a file
-                that predict did not write.
+                that predict did not write; or another process predicts there.
         """
+        predict_names.plan(self.out, paths)  # a folder that is refused gets no lock
+        with locked(self.out, "predicting here"):
+            return self._go(paths, choice)
+
+    def _go(
+        self, paths: Sequence[pathlib.Path], choice: predict_inputs.Choice
+    ) -> Report:
         names = predict_names.plan(self.out, paths)
-        self.out.mkdir(parents=True, exist_ok=True)
         predict_names.write_ledger(self.out, names)
         report = Report()
         waiting: list[Cut] = []

@@ -79,8 +79,8 @@ def read_header(data: bytes) -> Header:
     kind = kind_of(data)
     if kind is None:
         raise ValueError(
-            "expected a JPEG, PNG, BMP, WebP or TIFF file, found "
-            f"{len(data)} bytes beginning {data[:8]!r}"
+            "expected a JPEG, PNG, BMP, WebP or TIFF file, found one that begins "
+            f"{data[:8]!r}"
         )
     read = {JPEG: _jpeg, PNG: _png, BMP: _bmp, WEBP: _webp, TIFF: _tiff}[kind]
     try:

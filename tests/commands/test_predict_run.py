@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hmr_jax import files
 from hmr_jax.commands import predict_engine, predict_inputs, predict_outputs
 from hmr_jax.commands.predict_inputs import Choice
 from hmr_jax.commands.predict_run import Run
@@ -99,8 +100,8 @@ def test_every_person_has_files_and_the_rest_is_told(done):
         assert {f"{stem}.npz", f"{stem}.obj", f"{stem}.png"} <= names
         assert f"{stem}_samples.png" in names
     assert names >= {"a_overlay.png", "b_overlay.png"}
-    assert names >= {"predictions.json", "overview.png", "pictures.json"}
-    assert len(names) == 17
+    assert names >= {"predictions.json", "overview.png", "pictures.json", ".lock"}
+    assert len(names) == 18
     summary = json.loads((out / "predictions.json").read_text())
     assert [row["result"] for row in summary["people"]] == [
         "a_0.npz",
@@ -202,10 +203,10 @@ def test_pictures_of_equal_names_keep_their_own_results(
     assert (out / "a_0.npz").read_bytes() == before
     assert make(out, predictor, body)(paths[::-1], choice).kept == 8
     for path in paths:  # each alone, and even replaced, touches none of the others
-        files = {file: file.read_bytes() for file in out.glob("*.npz")}
+        before = {file: file.read_bytes() for file in out.glob("*.npz")}
         report = make(out, predictor, body, overwrite=True)([path], choice)
         own = {row["result"] for row in report.people}
-        for file, content in files.items():
+        for file, content in before.items():
             if file.name not in own:
                 assert file.read_bytes() == content
 
@@ -227,6 +228,16 @@ def test_what_predict_did_not_write_stays(folder, predictor, body, tmp_path):
     with pytest.raises(ValueError, match="--out: expected another folder"):
         make(path.parent, predictor, body)([path], choice)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_runs_at_once_do_not_share_a_folder(folder, predictor, body, tmp_path):
+    run = make(tmp_path / "out", predictor, body)
+    with (
+        files.locked(tmp_path / "out", "predicting here"),
+        pytest.raises(ValueError, match="another process is predicting here"),
+    ):
+        run([folder / "a.png"], Choice(joints=joints_table()))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_names_that_cannot_be_fail_alone(folder, predictor, body, tmp_path):
