@@ -10,11 +10,12 @@ from absl import logging
 
 from hmr_jax import progress
 from hmr_jax.body.model import BodyModel
-from hmr_jax.commands import experiment, hierprob_eval, hierprob_system
+from hmr_jax.commands import experiment, hierprob_eval
 from hmr_jax.errors import UserError
 from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.evaluation import hierprob_datasets as datasets
 from hmr_jax.files import atomic_write
+from hmr_jax.remote import Location
 from hmr_jax.training import hierprob_task
 from hmr_jax.training.task import Variables
 
@@ -266,7 +267,7 @@ class DatasetValidation:
         return names
 
 
-def write_per_frame(out: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_per_frame(out: Location, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the published files ``<name>_per_frame.npy``.
 
     Args:
@@ -278,7 +279,7 @@ def write_per_frame(out: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None
             np.save(path, array)
 
 
-def score_and_draw(config: Config, values: Any, out: pathlib.Path) -> None:
+def score_and_draw(config: Config, values: Any, out: Location) -> None:
     """Score a trained model on a dataset; write the published files; draw examples.
 
     Args:
@@ -296,16 +297,17 @@ def score_and_draw(config: Config, values: Any, out: pathlib.Path) -> None:
             config.eval.num_samples,
             datasets.NUM_SAMPLES,
         )
-    scores, arrays = validation(trained.variables)
-    write_per_frame(out, arrays)
-    rows = {"trained": scores}
-    if values.baselines:
-        rows["untrained network"], _ = validation(
-            experiment.initial_variables(task, config)
-        )
-        poses = hierprob_system.load_poses(config.data.poses, "train", config.seed)
-        rows["mean pose"] = validation.score(hierprob_eval.mean_body(body, poses))
-    hierprob_eval.report(config, rows, trained, out)
-    if values.pictures > 0:
-        found = validation.results(trained.variables)
-        hierprob_eval.draw_examples(found, body, values.pictures, out)
+    with hierprob_eval.open_results(config, trained, out) as results:
+        scores, arrays = validation(trained.variables)
+        results.add("trained", scores)
+        write_per_frame(out, arrays)
+        if values.baselines:
+            untrained = experiment.initial_variables(task, config)
+            results.add("untrained network", validation(untrained)[0])
+            results.add_baseline(
+                "mean pose",
+                lambda: hierprob_eval.score_mean_body(config, body, validation),
+            )
+        if values.pictures > 0:
+            found = validation.results(trained.variables)
+            hierprob_eval.draw_examples(found, body, values.pictures, out)

@@ -1,7 +1,6 @@
 """Scoring of hierarchical probability distributions: tables, files, pictures."""
 
-import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -13,19 +12,20 @@ from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import lsp_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment, hierprob_system
+from hmr_jax.commands.results import Results
 from hmr_jax.evaluation import hierprob as scoring
 from hmr_jax.geometry.cameras import to_camera_axes
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.models.hierprob import vertex_spread
+from hmr_jax.remote import Location
 from hmr_jax.render import draw, uncertainty
 from hmr_jax.synthetic.pose_bank import PoseBank
-from hmr_jax.training import records
 
 TILE_PX = 192
 OPACITY = 0.85
 
 
-def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
+def score_and_draw(config: Any, values: Any, out: Location) -> None:
     """Score a trained model on what a config evaluates on; draw examples.
 
     Args:
@@ -35,42 +35,41 @@ def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
     """
     body, task, trained = experiment.load_chosen(config, values)
     validation = hierprob_system.Validation(config, body, show=True)
-    rows = {"trained": validation(trained.variables)}
-    if values.baselines:
-        rows["untrained network"] = validation(
-            experiment.initial_variables(task, config)
-        )
-        poses = hierprob_system.load_poses(config.data.poses, "train", config.seed)
-        rows["mean pose"] = validation.score(mean_body(body, poses))
-    report(config, rows, trained, out)
-    if values.pictures > 0:
-        found = validation.results(trained.variables)
-        draw_examples(found, validation.assets.body, values.pictures, out)
+    with open_results(config, trained, out) as results:
+        results.add("trained", validation(trained.variables))
+        if values.baselines:
+            untrained = experiment.initial_variables(task, config)
+            results.add("untrained network", validation(untrained))
+            results.add_baseline(
+                "mean pose", lambda: score_mean_body(config, body, validation)
+            )
+        if values.pictures > 0:
+            found = validation.results(trained.variables)
+            draw_examples(found, validation.assets.body, values.pictures, out)
 
 
-def report(
-    config: Any,
-    rows: Mapping[str, scoring.Scores],
-    trained: experiment.Trained,
-    out: pathlib.Path,
-) -> None:
-    """Print the table and write ``eval.json``.
+def open_results(config: Any, trained: experiment.Trained, out: Location) -> Results:
+    """The rows of this system's evaluations.
 
     Args:
         config: an experiment.
-        rows: name of each model to its scores.
-        trained: the trained one.
-        out: folder of the file.
+        trained: the trained model.
+        out: folder of ``eval.json``.
     """
-    print(scoring.format_scores(rows))
-    result = {
-        "checkpoint": trained.origin,
-        "config": config.to_dict(),
-        "versions": records.package_versions(),
-        "source": config.eval.source,
-        "rows": {name: row.to_json() for name, row in rows.items()},
-    }
-    records.write_json(out / "eval.json", result)
+    source, table = config.eval.source, scoring.format_scores
+    return Results(config, trained.origin, out, table, source=source)
+
+
+def score_mean_body(config: Any, body: BodyModel, validation: Any) -> scoring.Scores:
+    """Scores of the mean pose of the training set, whatever the picture.
+
+    Args:
+        config: an experiment.
+        body: the body.
+        validation: has ``score(predict)``.
+    """
+    poses = hierprob_system.load_poses(config.data.poses, "train", config.seed)
+    return validation.score(mean_body(body, poses))
 
 
 def mean_body(body: BodyModel, poses: PoseBank) -> Any:
@@ -106,7 +105,7 @@ def mean_body(body: BodyModel, poses: PoseBank) -> Any:
 
 
 def draw_examples(
-    results: Iterable[Any], body: BodyModel, count: int, out: pathlib.Path
+    results: Iterable[Any], body: BodyModel, count: int, out: Location
 ) -> None:
     """Picture, input, body over the picture, side view and truth of some samples.
 

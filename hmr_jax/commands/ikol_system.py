@@ -1,7 +1,6 @@
 """What the commands need to know of IKOL: records, protocols, overlays, programs."""
 
 import itertools
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,13 @@ from absl import logging
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment, scoring
+from hmr_jax.commands.results import Results
 from hmr_jax.errors import UserError
 from hmr_jax.evaluation.evaluator import format_table
 from hmr_jax.evaluation.protocols import get_protocol
+from hmr_jax.remote import Location
 from hmr_jax.render import draw
-from hmr_jax.training import ikol_task, records
+from hmr_jax.training import ikol_task
 from hmr_jax.training.task import Task
 
 
@@ -81,7 +82,7 @@ def evaluation(config: Any, task: Task, body: BodyModel, workdir: Any) -> Any:
     return evaluate
 
 
-def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
+def score_and_draw(config: Any, values: Any, out: Location) -> None:
     """Score a trained model under the config's protocols; draw overlays.
 
     Args:
@@ -99,24 +100,18 @@ def score_and_draw(config: Any, values: Any, out: pathlib.Path) -> None:
         protocols=tuple(values.protocols),
         progress=True,
     )
-    reports = {"trained": scorer(trained.variables)}
-    if values.baselines:
-        reports["untrained network"] = scorer(
-            experiment.initial_variables(task, config)
-        )
-        reports["mean pose"] = scorer.score(
-            scoring.mean_pose_predictor(config, body, folder)
-        )
-    print(format_table(reports))
-    result = {
-        "checkpoint": trained.origin,
-        "config": config.to_dict(),
-        "versions": records.package_versions(),
-        "rows": {name: report.to_json() for name, report in reports.items()},
-    }
-    records.write_json(out / "eval.json", result)
-    if values.pictures > 0:
-        _draw(scorer, trained, config, body, values.pictures, out / "overlays.png")
+    with Results(config, trained.origin, out, format_table) as results:
+        results.add("trained", scorer(trained.variables))
+        if values.baselines:
+            untrained = experiment.initial_variables(task, config)
+            results.add("untrained network", scorer(untrained))
+            mean_pose = scoring.mean_pose_predictor
+            results.add_baseline(
+                "mean pose", lambda: scorer.score(mean_pose(config, body, folder))
+            )
+        if values.pictures > 0:
+            path = out / "overlays.png"
+            _draw(scorer, trained, config, body, values.pictures, path)
 
 
 def _draw(scorer, trained, config, body, count, path) -> None:

@@ -144,28 +144,43 @@ def mean_pose_predictor(
         config: an experiment.
         body: the body.
         folder: of the datasets.
-        num_records: read at most, evenly spaced, from the first training source.
+        num_records: read at most, evenly spaced, from the first training source, by
+            name, that has body poses (sets of keypoints alone have none).
 
     Returns:
         A predictor for ``Scorer.score``.
-    """
-    from data_pipelines import records, storage
 
-    path = storage.join(folder, sorted(config.data.sources)[0])
-    size = len(records.open_directory(path).split(config.data.split))
-    indices = np.unique(np.linspace(0, size - 1, min(size, num_records)).astype(int))
-    poses, betas = [], []
-    for record in records.read_records(path, config.data.split, indices):
-        if record["has_smpl"]:
-            poses.append(record["pose_aa"])
-            betas.append(record["betas"])
+    Raises:
+        UserError: no training source has a body pose.
+    """
+    from data_pipelines import storage
+
+    names = sorted(name for name, share in config.data.sources.items() if share > 0)
+    found: Iterator[tuple[list, list]] = (
+        _poses(storage.join(folder, name), config.data.split, num_records)
+        for name in names
+    )
+    poses, betas = next((pair for pair in found if pair[0]), ([], []))
     if not poses:
-        raise UserError(f"{path}: no record with a body pose to take the mean of")
+        raise UserError(
+            f"config.data.sources: expected one with body poses to take the mean of, "
+            f"found {', '.join(names) or 'none'}"
+        )
     matrices = rotations.axis_angle_to_matrix(jnp.asarray(np.stack(poses)))
     pose = np.asarray(_nearest_rotation(np.asarray(matrices).mean(0)))
     return functools.partial(
         _constant, body=body, pose=pose[None], betas=np.mean(betas, 0)[None]
     )
+
+
+def _poses(path: str, split: str, num_records: int) -> tuple[list, list]:
+    """Poses and shapes of records that have them, evenly spaced."""
+    from data_pipelines import records
+
+    size = len(records.open_directory(path).split(split))
+    indices = np.unique(np.linspace(0, size - 1, min(size, num_records)).astype(int))
+    labelled = [r for r in records.read_records(path, split, indices) if r["has_smpl"]]
+    return [r["pose_aa"] for r in labelled], [r["betas"] for r in labelled]
 
 
 def _nearest_rotation(matrices: np.ndarray) -> np.ndarray:

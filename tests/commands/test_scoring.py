@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hmr_jax.errors import UserError
 from hmr_jax.evaluation.report import format_table
 from hmr_jax.training.task import Task
 from tests.test_configs import load
@@ -77,3 +78,33 @@ def test_an_error_names_the_sample(folder, tiny_body):
     words = "sample 3, record 3, 's_09_act_16_subact_01_ca_01_000003'"
     with pytest.raises(ValueError, match=words):
         scorer.score(spoilt)
+
+
+def test_the_mean_pose_is_that_of_a_source_with_poses(
+    folder, tiny_body, tmp_path, monkeypatch
+):
+    """As with both published configs, the first source by name has keypoints alone."""
+    from data_pipelines.builders import base
+    from hmr_jax.commands import scoring
+    from tests.data_pipelines.people import People
+
+    class Keypoints(People):
+        def example(self, split, key):
+            return super().example(split, key) | {"has_smpl": False}
+
+    source = Keypoints((("train", 4),))
+    source.name = "coco"
+    base.build(lambda: source, tmp_path, progress=False)
+    base.build(lambda: People((("train", 6),)), tmp_path, progress=False)
+    monkeypatch.setattr(scoring, "_constant", lambda *args, **kwargs: kwargs)
+    config, _ = load("quickstart", "quicktest")
+    with config.unlocked():
+        config.data.sources = {"coco": 0.5, "people_smpl_24": 0.5}
+    found = scoring.mean_pose_predictor(config, tiny_body, tmp_path)({})
+    records = [People().example("train", f"train_{i}") for i in range(6)]
+    betas = np.mean([record["betas"] for record in records], 0)
+    np.testing.assert_allclose(found["betas"][0], betas, rtol=1e-5)
+    with config.unlocked():
+        config.data.sources = {"coco": 0.5}
+    with pytest.raises(UserError, match=r"config.data.sources: .*poses.*found coco"):
+        scoring.mean_pose_predictor(config, tiny_body, tmp_path)
