@@ -1,9 +1,9 @@
 """Parameters out and back: npz and safetensors files with flat dotted names."""
 
+import hashlib
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +14,10 @@ import safetensors
 import safetensors.numpy
 
 from hmr_jax._version import __version__
+from hmr_jax.body.npz import read_npz
+from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
+from hmr_jax.outside import FileError, reading
 
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -23,6 +26,8 @@ DTYPES = {
 }
 """Floating point types a file may be written in."""
 
+CHECKSUM = "arrays_sha256"
+"""Where metadata keeps the checksum of the arrays; files of before have none."""
 _METADATA = "__metadata__"
 _FORMAT = "hmr_jax.params"
 
@@ -57,6 +62,34 @@ def unflatten_names(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def checksum(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and values.
+
+    Args:
+        arrays: by name, in any order.
+    """
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        found.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def check_checksum(arrays: Mapping[str, Any], expected: Any) -> None:
+    """Compare arrays with what their metadata says of them.
+
+    Args:
+        arrays: by name.
+        expected: their checksum; None where the file has none.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if expected is not None and checksum(arrays) != expected:
+        raise ValueError("the arrays do not fit their checksum")
+
+
 def save_params(
     variables: Mapping[str, Any],
     path: str | os.PathLike,
@@ -72,7 +105,7 @@ def save_params(
         dtype: 'float32', 'float16' or 'bfloat16' for the floating point arrays; None
             keeps theirs.
         metadata: what JSON can hold: ``system``, ``config`` and so on. The package's
-            version is added.
+            version and a checksum of the arrays are added.
 
     Raises:
         ValueError: another suffix or dtype, or a value too large for the dtype.
@@ -81,7 +114,11 @@ def save_params(
     arrays = {name: np.asarray(a) for name, a in flatten_names(variables).items()}
     if dtype is not None:
         arrays = _cast(arrays, dtype)
-    header = {"format": _FORMAT, "version": __version__, **(metadata or {})}
+    header = {
+        **{"format": _FORMAT, "version": __version__},
+        **(metadata or {}),
+        CHECKSUM: checksum(arrays),
+    }
     if path.suffix == ".safetensors":
         arrays = {name: np.array(a, order="C") for name, a in arrays.items()}
         # Its own writer makes files that nobody else may read.
@@ -122,7 +159,8 @@ def load_params(
     """
     arrays, _ = _read(path)
     if dtype is not None:
-        arrays = _cast(arrays, dtype)
+        with reading(path, f"numbers that {dtype} can hold"):
+            arrays = _cast(arrays, dtype)
     if template is not None:
         _check_template(arrays, template, path)
     return unflatten_names(arrays)
@@ -141,7 +179,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
 def _checked_path(path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     if path.suffix not in (".npz", ".safetensors"):
-        raise ValueError(
+        raise UserError(
             f"parameters {path}: expected a name ending in .npz or .safetensors"
         )
     return path
@@ -167,25 +205,16 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any
     path = _checked_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"parameters {path}: no such file")
-    read = _read_npz if path.suffix == ".npz" else _read_safetensors
-    damage = (
-        zipfile.BadZipFile,
-        EOFError,
-        KeyError,
-        ValueError,
-        safetensors.SafetensorError,
-    )
-    try:
-        return read(path)
-    except damage as error:
-        raise ValueError(
-            f"parameters {path}: damaged, or not written by this package ({error})"
-        ) from error
+    with reading(path, "parameters, whole and written by this package"):
+        read = _read_npz if path.suffix == ".npz" else _read_safetensors
+        arrays, header = read(path)
+        check_checksum(arrays, header.get(CHECKSUM))
+        unflatten_names(arrays)  # names that contradict each other
+    return arrays, header
 
 
 def _read_npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = {name: np.asarray(array) for name, array in read_npz(path).items()}
     header = json.loads(str(arrays.pop(_METADATA)))
     for name in header.pop("bfloat16"):
         arrays[name] = arrays[name].view(DTYPES["bfloat16"])
@@ -211,4 +240,4 @@ def _check_template(arrays, template, path) -> None:
         if name in found and expected[name] != found[name]
     ]
     if problems:
-        raise ValueError(f"parameters {path}: " + "; ".join(problems))
+        raise FileError(f"parameters {path}: " + "; ".join(problems))

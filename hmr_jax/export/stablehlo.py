@@ -16,12 +16,13 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from hmr_jax._version import __version__
 from hmr_jax.body.model import BodyModel
+from hmr_jax.export.params import CHECKSUM, check_checksum, checksum
 from hmr_jax.files import atomic_directory
+from hmr_jax.outside import reading
 
 PROGRAM, WEIGHTS, MANIFEST = "program.bin", "weights.safetensors", "manifest.json"
 _FORMAT = "hmr_jax.stablehlo"
@@ -99,13 +100,14 @@ def export_program(
         },
         "metadata": dict(metadata or {}),
     }
+    arrays = {
+        name: np.array(leaf, order="C")
+        for name, leaf in zip(names, leaves, strict=True)
+        if include_body or not name.startswith(_BODY)
+    }
+    manifest[CHECKSUM] = checksum(arrays)
     with atomic_directory(path) as folder:
         (folder / PROGRAM).write_bytes(serialized)
-        arrays = {
-            name: np.array(leaf, order="C")
-            for name, leaf in zip(names, leaves, strict=True)
-            if include_body or not name.startswith(_BODY)
-        }
         (folder / WEIGHTS).write_bytes(safetensors.numpy.save(arrays))
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2))
 
@@ -172,37 +174,55 @@ def load_exported(
     for name in (MANIFEST, PROGRAM, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"bundle {folder}: no file {name}")
-    try:
+    with reading(f"bundle {folder}: {MANIFEST}", "the manifest of a bundle"):
         manifest = json.loads((folder / MANIFEST).read_text())
+        _check_manifest(manifest)
+    with reading(f"bundle {folder}: {WEIGHTS}", "the weights of a bundle"):
         stored = safetensors.numpy.load_file(folder / WEIGHTS)
-        names, included = manifest["weights"], manifest["body"]["included"]
-    except (ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise ValueError(f"bundle {folder}: damaged ({error})") from error
-    if not included:
+        check_checksum(stored, manifest.get(CHECKSUM))
+    with reading(f"bundle {folder}", "a bundle whose files fit together"):
+        program = (folder / PROGRAM).read_bytes()
+        if hashlib.sha256(program).hexdigest() != manifest["program_sha256"]:
+            raise ValueError(f"{PROGRAM} is damaged (checksum)")
+        exported = jax.export.deserialize(bytearray(program))
+        weights = _weights(manifest, stored, body)
+        names = manifest["weights"]
+        for name, array, aval in zip(names, weights, exported.in_avals, strict=False):
+            if tuple(aval.shape) != np.shape(array):
+                raise ValueError(
+                    f"{name}: expected shape {aval.shape}, got {np.shape(array)}"
+                )
+    return ExportedModel(exported, weights, manifest)
+
+
+def _check_manifest(manifest: Any) -> None:
+    if manifest["format"] != _FORMAT:
+        raise ValueError(f"format: expected {_FORMAT!r}, got {manifest['format']!r}")
+    kinds = {"inputs": dict, "outputs": dict, "weights": list, "body": dict}
+    for field, kind in kinds.items():
+        if not isinstance(manifest[field], kind):
+            raise ValueError(f"{field}: got {manifest[field]!r}")
+    for name, shape in manifest["inputs"].items():
+        if not isinstance(shape, list) or shape[:1] != ["b"]:
+            raise ValueError(f"inputs: {name}: expected a shape, got {shape!r}")
+
+
+def _weights(
+    manifest: dict[str, Any], stored: dict[str, Any], body: BodyModel | None
+) -> list[Any]:
+    """What the program computes with, in its order; the body's from the caller."""
+    names = manifest["weights"]
+    if not manifest["body"]["included"]:
         if body is None:
-            raise ValueError(
-                f"bundle {folder}: holds no body; pass {manifest['body']['name']!r}"
-            )
+            raise ValueError(f"holds no body; pass {manifest['body']['name']!r}")
         wanted = [name for name in names if name.startswith(_BODY)]
         leaves = jax.tree.leaves(body)
         if len(leaves) != len(wanted):
             raise ValueError(
-                f"bundle {folder}: expected a body with the arrays {wanted}, "
-                f"got {len(leaves)} arrays"
+                f"expected a body with the arrays {wanted}, got {len(leaves)} arrays"
             )
-        stored |= dict(zip(wanted, leaves, strict=True))
+        stored = stored | dict(zip(wanted, leaves, strict=True))
     missing = [name for name in names if name not in stored]
     if missing:
-        raise ValueError(f"bundle {folder}: weights lack {missing}")
-    program = (folder / PROGRAM).read_bytes()
-    if hashlib.sha256(program).hexdigest() != manifest["program_sha256"]:
-        raise ValueError(f"bundle {folder}: {PROGRAM} is damaged (checksum)")
-    exported = jax.export.deserialize(bytearray(program))
-    weights = [stored[name] for name in names]
-    for name, array, aval in zip(names, weights, exported.in_avals, strict=False):
-        if tuple(aval.shape) != np.shape(array):
-            raise ValueError(
-                f"bundle {folder}: {name}: expected shape {aval.shape}, "
-                f"got {np.shape(array)}"
-            )
-    return ExportedModel(exported, weights, manifest)
+        raise ValueError(f"weights lack {missing}")
+    return [stored[name] for name in names]

@@ -1,8 +1,12 @@
+import json
+
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from hmr_jax.errors import UserError
 from hmr_jax.export import params
 
 
@@ -63,13 +67,15 @@ def test_a_truncated_file_is_a_clear_error(tmp_path, variables, suffix):
     path = tmp_path / f"model{suffix}"
     params.save_params(variables, path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=f"model{suffix}: damaged"):
+    with pytest.raises(ValueError, match=f"model{suffix}: expected"):
         params.load_params(path)
 
 
 def test_foreign_and_missing_files(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(2))
-    with pytest.raises(ValueError, match="not written by this package"):
+    with pytest.raises(
+        ValueError, match="expected parameters, whole and written by this"
+    ):
         params.load_params(tmp_path / "other.npz")
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         params.load_params(tmp_path / "none.npz")
@@ -101,3 +107,32 @@ def test_values_too_large_for_the_dtype_are_refused(tmp_path):
 def test_names_with_dots_are_refused(tmp_path):
     with pytest.raises(ValueError, match="without dots"):
         params.save_params({"a.b": np.zeros(1)}, tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_other_values_do_not_fit_the_checksum(tmp_path, suffix):
+    """The container's own checks pass: the arrays alone are others."""
+    variables = {"params": {"a": np.arange(3.0, dtype=np.float32), "b": np.zeros(2)}}
+    right, wrong = tmp_path / f"right{suffix}", tmp_path / f"wrong{suffix}"
+    params.save_params(variables, right, metadata={"system": "ikol"})
+    header = params.read_metadata(right)
+    assert len(header["arrays_sha256"]) == 64
+    for change in (
+        {"params.a": np.array([0, 1, 3], np.float32), "params.b": np.zeros(2)},
+        {"params.a": np.zeros(2), "params.b": np.arange(3.0, dtype=np.float32)},
+        {"params.a": np.arange(3.0, dtype=np.float32)},
+    ):
+        if suffix == ".npz":
+            text = json.dumps({**header, "bfloat16": []})
+            np.savez(wrong, **change, __metadata__=np.array(text))
+        else:
+            metadata = {"hmr_jax": json.dumps(header)}
+            safetensors.numpy.save_file(change, wrong, metadata)
+        with pytest.raises(UserError, match=rf"wrong{suffix}.*checksum"):
+            params.load_params(wrong)
+    del header["arrays_sha256"]  # as files of earlier versions
+    if suffix == ".npz":
+        np.savez(wrong, **change, __metadata__=np.array(json.dumps({"bfloat16": []})))
+    else:
+        safetensors.numpy.save_file(change, wrong, {"hmr_jax": json.dumps(header)})
+    np.testing.assert_array_equal(params.load_params(wrong)["params"]["a"], [0, 1, 2])

@@ -1,12 +1,15 @@
 import contextlib
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from hmr_jax.errors import UserError
 from hmr_jax.export import stablehlo
 from hmr_jax.models import ikol
 from tests.models.test_ikol import (
@@ -151,3 +154,15 @@ def test_a_body_may_be_left_out(tiny_body, tmp_path):
     )
     with pytest.raises(ValueError, match=r"body\.\w+: expected shape"):
         stablehlo.load_exported(tmp_path / "bare", body=bigger)
+
+
+def test_other_weights_do_not_fit_the_checksum(bundle, tmp_path):
+    folder, _ = bundle
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    stored = safetensors.numpy.load_file(copy / stablehlo.WEIGHTS)
+    name = sorted(stored)[0]
+    stored[name] = stored[name] + 1
+    safetensors.numpy.save_file(stored, copy / stablehlo.WEIGHTS)
+    with pytest.raises(UserError, match=r"copy: weights\.safetensors.*checksum"):
+        stablehlo.load_exported(copy)
