@@ -29,6 +29,7 @@ from absl import flags, logging
 
 from hmr_jax.commands import cli
 from hmr_jax.errors import UserError
+from hmr_jax.remote import is_remote
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -123,6 +124,10 @@ def main(argv: list[str]) -> int:
         )
     if values.pose2d and values.joints2d:
         raise cli.UsageError("expected --pose2d or --joints2d, found both")
+    if is_remote(values.out):
+        raise cli.UsageError(
+            f"--out: expected a folder of this machine, found {values.out}"
+        )
     if values.workdir:
         cli.existing(values.workdir, "--workdir")
 

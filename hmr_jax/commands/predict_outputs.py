@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import zipfile
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,9 @@ import jax
 import numpy as np
 
 from hmr_jax.body.model import BodyModel
+from hmr_jax.body.npz import read_npz
 from hmr_jax.commands.predict_inputs import Person, told
+from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
 
 KEPT = {
@@ -41,6 +42,7 @@ KEPT = {
 """Arrays of a prediction and their names in the result's file."""
 SAMPLES = ("sample_rotmats", "sample_betas", "sample_order")
 """Also written, where bodies were drawn and samples are asked for."""
+_NEEDED = {*KEPT.values(), "made_with"} - {"vertex_uncertainty_m"}
 _MUST_BE_FINITE = ("vertices_m", "pose_rotmats", "betas_mean", "betas_std", "camera")
 
 
@@ -130,16 +132,16 @@ def read_result(path: pathlib.Path) -> dict[str, np.ndarray] | None:
         path: ``.npz``.
 
     Returns:
-        Its arrays; None where there is no file, or none that can be read.
+        Its arrays; None where there is no file, or none that is whole.
     """
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        arrays = read_npz(path)
+    except UserError:  # cut off or damaged: it is made again
         return None
-    return arrays if "made_with" in arrays else None
+    whole = all(isinstance(arrays.get(name), np.ndarray) for name in _NEEDED)
+    return arrays if whole else None
 
 
 def summary_row(person: Person, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hmr_jax.commands import cli, experiment, predict, predict_outputs
+from hmr_jax.errors import UserError
 from hmr_jax.export.params import load_params, read_metadata, save_params
 
 CONFIG = "configs/hierprob_cpu.py:quicktest"
@@ -90,6 +91,7 @@ def test_the_config_in_the_parameters_is_enough(folder, capsys):
         (["--pose2d=x", "--joints2d=y"], "found both"),
         (["--params=", "--joints2d=y"], "missing --workdir or --params"),
         (["--out=", "--joints2d=y"], "missing --out"),
+        (["--out=gs://a/b", "--joints2d=y"], "--out: expected .* found gs://a/b"),
         (["--without_box=half"], "without_box"),
     ],
 )
@@ -117,3 +119,13 @@ def test_models_that_do_not_fit(folder):
     (folder / "other.json").write_text(json.dumps({"z.png": []}))
     with pytest.raises(ValueError, match="none of its 1 entries"):
         predict.main(words(folder, f"--joints2d={folder / 'other.json'}"))
+
+
+def test_a_folder_that_cannot_be_is_refused_before_the_model_is_loaded(folder):
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    joints = f"--joints2d={folder / 'joints.json'}"
+    with pytest.raises(UserError, match="--out: expected another folder"):
+        predict.main(words(folder, joints, "--params=none.npz", out="."))
+    for path, content in before.items():
+        assert path.read_bytes() == content
+    assert not (folder / ".lock").exists()

@@ -303,6 +303,23 @@ def test_a_picture_of_the_same_name_is_another_picture(
         run([path], choice)
 
 
+def test_damaged_results_are_no_results(done, tmp_path):
+    whole = (done[0] / "a_0.npz").read_bytes()
+    path = tmp_path / "a_0.npz"
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        data = bytearray(whole)
+        for place in rng.integers(-2000, 0, 3):  # the archive's directory
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        found = predict_outputs.read_result(path)
+        assert found is None or found["crop_box_px"].shape == (4,)
+    arrays = predict_outputs.read_result(done[0] / "a_0.npz")
+    del arrays["camera"]
+    np.savez(path, **arrays)
+    assert predict_outputs.read_result(path) is None
+
+
 def test_checksums_tell_contents_apart():
     tree = {"a": np.zeros((2, 3), np.float32), "b": jnp.ones(2, jnp.bfloat16)}
     crc = predict_outputs.checksum(tree)
