@@ -113,7 +113,7 @@ def _decoded(data: bytes, header: headers.Header, upright: bool) -> np.ndarray:
     if pixels is None:
         raise ValueError(
             f"the {header.kind} file of {len(data)} bytes and {header.width} x "
-            f"{header.height} pixels is damaged or cut off"
+            f"{header.height} pixels is damaged, cut off, or of a rare layout"
         )
     return _of_tiff(pixels, header, upright) if tiff else pixels
 
@@ -153,9 +153,10 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     """
     if pixels.dtype == np.uint8:
         return pixels
-    white = np.float32(_white(pixels))
-    shares = np.clip(np.nan_to_num(pixels.astype(np.float32), nan=0.0), 0, white)
-    return np.rint(shares * (255 / white)).astype(np.uint8)
+    white = _white(pixels)
+    numbers = pixels.astype(np.result_type(pixels, np.float32))
+    shares = np.nan_to_num(numbers, nan=0.0, posinf=white, neginf=0.0) / white
+    return np.rint(255 * np.clip(shares, 0, 1)).astype(np.uint8)
 
 
 def _white(pixels: np.ndarray) -> float:

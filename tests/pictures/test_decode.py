@@ -53,6 +53,11 @@ GREY_FILES = {
     "float to 65535": saved((RAMP * 65535).astype(np.float32), "TIFF"),
     "float to 1e6": saved((RAMP * 1e6).astype(np.float32), "TIFF"),
     "double": written(RAMP, ".tif"),
+    "double to 1e300": written(RAMP * 1e300, ".tif"),
+    "grey and alpha tiff": saved(
+        Image.merge("LA", [Image.fromarray(RAMP_8), Image.fromarray(0 * RAMP_8 + 200)]),
+        "TIFF",
+    ),
     "colour of floats": written(GREY.astype(np.float32) / 255, ".tif"),
     "grey and alpha png": saved(
         Image.merge("LA", [Image.fromarray(RAMP_8)] * 2), "PNG"
