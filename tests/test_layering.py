@@ -33,6 +33,7 @@ EVERYWHERE = {
     "pictures",
     "progress",
     "remote",
+    "sample_keys",
     "_version",
     "_xla_guard",
 }

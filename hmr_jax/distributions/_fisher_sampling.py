@@ -7,6 +7,7 @@ from an angular central Gaussian (Kent, Ganeiber and Mardia 2013), accepted at 4
 but about 1e-5 of the groups; a loop draws another round while any group lacks some.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from hmr_jax import sample_keys
 from hmr_jax.geometry import safe
 
 PUBLISHED_B = 1.5
@@ -160,7 +162,7 @@ def draw_directions(
     """Isotropic directions whose proposals are accepted.
 
     Args:
-        key: random key.
+        key: random key, or one for each group.
         exponents: [groups, 4].
         b: [groups].
         num: draws of each group.
@@ -177,8 +179,12 @@ def draw_directions(
 
     def draw(state):
         key, done, filled, chosen, share = state
-        key, now = jax.random.split(key)
-        u = jax.random.uniform(now, (4, groups, count), exponents.dtype)
+        key, now = sample_keys.split(key, 2)
+        uniform = functools.partial(jax.random.uniform, dtype=exponents.dtype)
+        if sample_keys.is_one(now):
+            u = uniform(now, (4, groups, count))
+        else:
+            u = jnp.moveaxis(jax.vmap(lambda k: uniform(k, (4, count)))(now), 1, 0)
         square = _weighted_square(u, column)
         t = _weighted_square(u, weighted) / square
         accept = u[3] < _accept_ratio(t, b[:, None])

@@ -1,12 +1,15 @@
 """Diagonal Gaussian over the last axis."""
 
+import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float
+
+from hmr_jax import sample_keys
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -47,18 +50,21 @@ class DiagonalGaussian(NamedTuple):
         """Differential entropy in nats, summed over the last axis."""
         return jnp.sum(self.log_std + (0.5 + _HALF_LOG_2PI), -1)
 
-    def sample(
-        self, key: PRNGKeyArray, num_samples: int
-    ) -> Float[Array, "samples *batch n"]:
+    def sample(self, key: Array, num_samples: int) -> Float[Array, "samples *batch n"]:
         """Independent draws, differentiable in mean and log_std.
 
         Args:
-            key: random key.
+            key: random key, or one for each entry of the first axis of the batch.
             num_samples: draws of the whole batch.
 
         Returns:
             Samples, the new axis first.
         """
         shape = (num_samples, *self.mean.shape)
-        noise = jax.random.normal(key, shape, self.mean.dtype)
+        normal = functools.partial(jax.random.normal, dtype=self.mean.dtype)
+        if sample_keys.is_one(key):
+            noise = normal(key, shape)
+        else:
+            own = (num_samples, *self.mean.shape[1:])
+            noise = jnp.moveaxis(jax.vmap(lambda k: normal(k, own))(key), 0, 1)
         return self.mean[None] + self.std[None] * noise

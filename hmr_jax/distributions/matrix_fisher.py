@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from hmr_jax import sample_keys
 from hmr_jax.distributions._fisher_published import log_normalizer_published
 from hmr_jax.distributions._fisher_quadrature import (
     log_normalizer_accurate,
@@ -170,7 +171,7 @@ def mean_diagonal(s: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
 
 
 def sample_matrix_fisher(
-    key: PRNGKeyArray,
+    key: Array,
     fisher: MatrixFisher,
     num_samples: int,
     envelope_b: float | None = None,
@@ -178,7 +179,8 @@ def sample_matrix_fisher(
     """Exact draws from every distribution of a batch at once.
 
     Args:
-        key: random key.
+        key: random key, or one for each entry of the first axis of the batch, whose
+            draws are then the same in whatever batch it stands.
         fisher: distributions of any batch shape.
         num_samples: draws from each.
         envelope_b: parameter of the proposals, in (0, 4]: None for the one that accepts
@@ -207,6 +209,9 @@ def sample_matrix_fisher(
         b = best_envelope(fixed)
     else:
         b = jnp.full_like(fixed[:, 0], envelope_b)
+    if not sample_keys.is_one(key):
+        each = len(exponents) // len(key)
+        key = jnp.stack(sample_keys.split(key, each), 1).reshape(-1)
     directions, complete, share = draw_directions(key, fixed, b, num_samples)
     scale = 1 / jnp.sqrt(1 + 2 * exponents / b[:, None])
     scaled = directions * jnp.moveaxis(scale, -1, 0)[..., None]

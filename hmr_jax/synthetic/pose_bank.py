@@ -232,6 +232,11 @@ class PoseOrder:
         """Whole batches in one pass over the poses."""
         return self._num_poses // self._batch_size
 
+    @property
+    def first_row(self) -> int:
+        """Where this process's share of a batch begins."""
+        return self._share.start
+
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self
 

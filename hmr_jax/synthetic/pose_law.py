@@ -1,12 +1,14 @@
 """How poses of a bank become the poses of training pictures, on the accelerator."""
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
+from hmr_jax import sample_keys
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.errors import UserError
 from hmr_jax.geometry.matrices import matmul3
@@ -59,7 +61,7 @@ class PoseLaw:
 
 
 def sample_poses(
-    key: PRNGKeyArray,
+    key: Array,
     bank_aa: Float[Array, "poses 24 3"],
     index: Int[Array, "batch"],
     law: PoseLaw,
@@ -67,7 +69,7 @@ def sample_poses(
     """Poses of training pictures.
 
     Args:
-        key: random key.
+        key: random key, or one for each picture.
         bank_aa: axis-angle, radians.
         index: poses wanted; one outside the bank is the nearest in it.
         law: what is done to them.
@@ -77,39 +79,51 @@ def sample_poses(
 
     Source: specs/hierprob.md section 11.2.
     """
-    keys = jax.random.split(key, 6)
+    keys = sample_keys.split(key, 6)
     batch, joints = index.shape[0], bank_aa.shape[1]
     pose = bank_aa[jnp.clip(index, 0, bank_aa.shape[0] - 1)]
     if law.mixed_share:
-        other = bank_aa[jax.random.randint(keys[0], (batch,), 0, bank_aa.shape[0])]
-        mixed = jax.random.bernoulli(keys[1], law.mixed_share, (batch,))
+        any_of = functools.partial(jax.random.randint, minval=0, maxval=len(bank_aa))
+        other = bank_aa[sample_keys.draw(any_of, keys[0], (batch,))]
+        mixed = _chance(keys[1], law.mixed_share, batch)
         upper = jnp.isin(jnp.arange(joints), jnp.array(UPPER_BODY))
         pose = jnp.where((mixed[:, None] & upper[None])[..., None], other, pose)
     if law.jitter_rad:
-        noise = law.jitter_rad * jax.random.normal(keys[2], pose.shape)
+        noise = law.jitter_rad * sample_keys.draw(
+            jax.random.normal, keys[2], pose.shape
+        )
         pose = pose + noise.at[:, 0].set(0.0)
     if law.mirrored_share:
-        mirrored = jax.random.bernoulli(keys[3], law.mirrored_share, (batch,))
+        mirrored = _chance(keys[3], law.mirrored_share, batch)
         image = pose[:, jnp.array(_MIRROR)] * jnp.array([1.0, -1.0, -1.0])[None, None]
         pose = jnp.where(mirrored[:, None, None], image, pose)
     rotmats = axis_angle_to_matrix(pose)
     return rotmats.at[:, 0].set(_root(keys[4], rotmats[:, 0], law))
 
 
-def _root(key: PRNGKeyArray, root: Array, law: PoseLaw) -> Array:
+def _chance(key: Array, share: float, batch: int) -> Array:
+    return sample_keys.draw(
+        lambda k, shape: jax.random.bernoulli(k, share, shape), key, (batch,)
+    )
+
+
+def _root(key: Array, root: Array, law: PoseLaw) -> Array:
     half_turn = jnp.broadcast_to(jnp.diag(jnp.array([1.0, -1.0, -1.0])), root.shape)
     if law.root == "camera_right":
         return matmul3(root, half_turn)
     if law.root == "camera_left":
         return matmul3(half_turn, root)
-    yaw_key, pitch_key, roll_key = jax.random.split(key, 3)
+    yaw_key, pitch_key, roll_key = sample_keys.split(key, 3)
     shape = root.shape[:1]
     facing = jnp.arctan2(root[:, 0, 2], root[:, 2, 2])
     reach = jnp.deg2rad(law.azimuth_range_deg)
-    yaw = jax.random.uniform(yaw_key, shape, minval=-reach, maxval=reach) - facing
+    within = functools.partial(jax.random.uniform, minval=-reach, maxval=reach)
+    yaw = sample_keys.draw(within, yaw_key, shape) - facing
     mean, deviation = (jnp.deg2rad(x) for x in law.pitch_deg)
-    pitch = mean + deviation * jax.random.truncated_normal(pitch_key, -3, 3, shape)
-    roll = jnp.deg2rad(law.roll_deg) * jax.random.normal(roll_key, shape)
+    near = lambda k, shape: jax.random.truncated_normal(k, -3, 3, shape)  # noqa: E731
+    pitch = mean + deviation * sample_keys.draw(near, pitch_key, shape)
+    roll = sample_keys.draw(jax.random.normal, roll_key, shape)
+    roll = jnp.deg2rad(law.roll_deg) * roll
     turns = [_about(2, roll), _about(0, pitch), _about(1, yaw), root]
     first, *rest = turns
     for turn in rest:

@@ -10,6 +10,7 @@ Source: specs/hierprob.md sections 11.2 to 11.9.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
+from hmr_jax import sample_keys
 from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import coco_joints, lsp_joints
 from hmr_jax.body.model import BodyModel
@@ -157,7 +159,7 @@ def intrinsics_of(options: ProxyOptions) -> Float[Array, "3 3"]:
 
 
 def sample_figures(
-    key: PRNGKeyArray,
+    key: Array,
     pose_index: Int[Array, "batch"],
     assets: ProxyAssets,
     options: ProxyOptions,
@@ -165,20 +167,22 @@ def sample_figures(
     """Sample shapes and cameras, and pose bodies.
 
     Args:
-        key: random key.
+        key: random key, or one for each figure.
         pose_index: places in the bank.
         assets: body and poses.
         options: see ``ProxyOptions``.
 
     Source: specs/hierprob.md section 11.2.
     """
-    pose_key, shape_key, across_key, depth_key = jax.random.split(key, 4)
+    pose_key, shape_key, across_key, depth_key = sample_keys.split(key, 4)
     body, batch = assets.body, pose_index.shape[0]
     rotmats = sample_poses(pose_key, assets.poses_aa, pose_index, options.poses)
-    betas = options.shape_std * jax.random.normal(shape_key, (batch, body.num_betas))
-    across = options.camera_std_m * jax.random.normal(across_key, (batch, 2))
+    normal = functools.partial(sample_keys.draw, jax.random.normal)
+    betas = options.shape_std * normal(shape_key, (batch, body.num_betas))
+    across = options.camera_std_m * normal(across_key, (batch, 2))
     low, high = options.depth_range_m
-    away = jax.random.uniform(depth_key, (batch, 1), minval=low, maxval=high)
+    within = functools.partial(jax.random.uniform, minval=low, maxval=high)
+    away = sample_keys.draw(within, depth_key, (batch, 1))
     mean = jnp.array(options.mean_camera_m)
     translation = mean[None] + jnp.concatenate([across, away], -1)
     posed = body_forward(body, betas, rotmats)
@@ -257,28 +261,32 @@ def render_figures(
     )
 
 
-def _lights(key: PRNGKeyArray, batch: int, per_image: bool) -> PointLight:
+def _lights(key: Array, batch: int, per_image: bool) -> PointLight:
     if per_image:
-        return jax.vmap(sample_point_light)(jax.random.split(key, batch))
+        keys = jax.random.split(key, batch) if sample_keys.is_one(key) else key
+        return jax.vmap(sample_point_light)(keys)
     one = sample_point_light(key)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), one)
 
 
 def _backgrounds(
-    key: PRNGKeyArray,
+    key: Array,
     batch: Mapping[str, Array],
     assets: ProxyAssets,
     options: ProxyOptions,
 ) -> Float[Array, "batch size size 3"]:
     count = batch["pose_index"].shape[0]
-    index_key, flip_key = jax.random.split(key)
+    index_key, flip_key = sample_keys.split(key, 2)
     if "background" in batch:
         pictures = batch["background"]
     else:
-        index = jax.random.randint(index_key, (count,), 0, assets.backgrounds.shape[0])
+        total = assets.backgrounds.shape[0]
+        any_of = functools.partial(jax.random.randint, minval=0, maxval=total)
+        index = sample_keys.draw(any_of, index_key, (count,))
         pictures = assets.backgrounds[index]
     if options.flip_backgrounds:
-        flip = jax.random.bernoulli(flip_key, 0.5, (count,))
+        half = lambda k, shape: jax.random.bernoulli(k, 0.5, shape)  # noqa: E731
+        flip = sample_keys.draw(half, flip_key, (count,))
         pictures = jnp.where(flip[:, None, None, None], pictures[:, :, ::-1], pictures)
     return pictures.astype(jnp.float32) / 255.0
 
@@ -295,7 +303,9 @@ def make_batch(
 
     Args:
         key: random key.
-        batch: ``pose_index`` [B]; optionally ``background`` uint8 [B, size, size, 3].
+        batch: ``pose_index`` [B]; optionally ``background`` uint8 [B, size, size, 3],
+            and ``batch_row`` [B], each sample's place in the batch that all devices
+            share: its picture then depends on the key and that place alone.
         assets: see ``ProxyAssets``.
         options: see ``ProxyOptions``.
         targets: ``all`` adds what only evaluations need.
@@ -310,10 +320,14 @@ def make_batch(
         ``target_zero_pose_vertices_m``.
     """
     size, augmentation = options.image_size_px, options.augmentation
-    keys = jax.random.split(key, 8)
+    keys = sample_keys.split(key, 8)
+    light_key = keys[1]  # one lamp for the whole batch where it is not per image
+    if "batch_row" in batch:
+        keys = [sample_keys.keys_of_rows(k, batch["batch_row"]) for k in keys]
+        light_key = keys[1] if options.light_per_image else light_key
     figures = sample_figures(keys[0], batch["pose_index"], assets, options)
     count = figures.betas.shape[0]
-    light = _lights(keys[1], count, options.light_per_image)
+    light = _lights(light_key, count, options.light_per_image)
     texture = sample_texture_indices(keys[2], assets.textures, count)
     image, labels = render_figures(figures, texture, light, assets, options)
     visible = joints_in_frame(figures.joints_coco_px, size, size)

@@ -8,6 +8,7 @@ picture of 256 pixels and are scaled with its size.
 Source: specs/hierprob.md sections 11.4, 11.5, 11.7, 11.8 and 17.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from hmr_jax import sample_keys
 from hmr_jax.geometry.crops import Box, box_of_image, box_of_mask, fit_box
 from hmr_jax.synthetic.proxy_options import (
     NUM_JOINTS,
@@ -53,7 +55,7 @@ def sample_boxes(
     """Square boxes around persons, with margin and displacement.
 
     Args:
-        key: of the random numbers.
+        key: of the random numbers, or one for each picture.
         labels: parts of each pixel of the whole pictures.
         options: probabilities and ranges.
 
@@ -68,7 +70,7 @@ def sample_boxes(
     """
     size = _size_of(labels)
     batch = labels.shape[0]
-    draws = jax.random.uniform(key, (batch, 4))
+    draws = sample_keys.draw(jax.random.uniform, key, (batch, 4))
     chance = draws[:, :1, None]
     person = labels > 0
     mild, strong = (
@@ -108,7 +110,7 @@ def augment_proxy(
     removed, the bottom, the top and a side hidden.
 
     Args:
-        key: of the random numbers.
+        key: of the random numbers, or one for each picture.
         labels: parts of each pixel, whole numbers of any type.
         joints_px: (x, y) in the crop, in the order of ``coco_17``.
         visible: joints that are seen so far.
@@ -159,7 +161,8 @@ def occlude_picture(
     """Hide the bottom, the top or a side of finished pictures, background included.
 
     Args:
-        key: of the random numbers; not that of ``augment_proxy``.
+        key: of the random numbers, or one for each picture; not that of
+            ``augment_proxy``.
         images: pictures; what is hidden becomes 0.
         joints_px: (x, y), as ``augment_proxy`` returned them.
         visible: joints that are seen so far.
@@ -180,7 +183,7 @@ def occlude_picture(
         shown = jnp.where(halves.pixels[..., None], 0, image).astype(image.dtype)
         return shown, visible & ~halves.joints & _is_number(joints_px)
 
-    draws = jax.random.uniform(key, (images.shape[0], _HALVES_DRAWS))
+    draws = sample_keys.draw(jax.random.uniform, key, (images.shape[0], _HALVES_DRAWS))
     return jax.vmap(occlude)(draws, images, joints_px, visible)
 
 
@@ -192,7 +195,7 @@ def augment_colours(
     """Scale every channel of every picture by a gain of its own.
 
     Args:
-        key: of the random numbers.
+        key: of the random numbers, or one for each picture.
         images: pictures in [0, 1].
         options: the range of the gains.
 
@@ -201,20 +204,20 @@ def augment_colours(
 
     Source: specs/hierprob.md section 11.8.
     """
-    gain = jax.random.uniform(
-        key,
-        (images.shape[0], 1, 1, images.shape[3]),
-        images.dtype,
-        1.0 - options.channel_gain,
-        1.0 + options.channel_gain,
+    within = functools.partial(
+        jax.random.uniform,
+        dtype=images.dtype,
+        minval=1.0 - options.channel_gain,
+        maxval=1.0 + options.channel_gain,
     )
+    gain = sample_keys.draw(within, key, (images.shape[0], 1, 1, images.shape[3]))
     return jnp.minimum(images * gain, 1)
 
 
 def _draws(key, batch: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
     """Uniform numbers in [0, 1) of several shapes, in one call: quicker to compile."""
     sizes = [math.prod(shape) for shape in shapes.values()]
-    drawn = jax.random.uniform(key, (batch, sum(sizes)))
+    drawn = sample_keys.draw(jax.random.uniform, key, (batch, sum(sizes)))
     pieces = jnp.split(drawn, np.cumsum(sizes)[:-1], 1)
     return {
         name: piece.reshape(batch, *shape)

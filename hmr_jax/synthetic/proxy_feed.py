@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -108,7 +107,8 @@ class ProxyFeed:
         seed: of the choice of backgrounds.
         num_threads: readers of pictures.
 
-    The stream is resumable: a background depends on the seed and its place alone.
+    The stream is resumable: a background depends on the seed, the batch and its place
+    in the batch that all processes share.
     """
 
     def __init__(
@@ -140,13 +140,14 @@ class ProxyFeed:
         place = self._order.state()["batches"]
         batch: dict[str, Any] = next(self._order)
         if self._pool is not None:
-            rows = range(len(batch["pose_index"]))
+            first = self._order.first_row
+            rows = range(first, first + len(batch["pose_index"]))
             pictures = self._pool.map(lambda row: self._picture(place, row), rows)
             batch["background"] = np.stack(list(pictures))
         return batch
 
     def _picture(self, place: int, row: int) -> np.ndarray:
-        rng = np.random.default_rng([self._seed, jax.process_index(), place, row])
+        rng = np.random.default_rng([self._seed, place, row])
         assert self._backgrounds is not None
         return self._backgrounds(rng, self._size_px)
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Int, UInt8
 
+from hmr_jax import sample_keys
 from hmr_jax.body.model import BodyModel
 from hmr_jax.body.npz import read_npz
 from hmr_jax.body.surface import Surface
@@ -214,12 +215,12 @@ def _nearest_inside(inside: np.ndarray) -> np.ndarray:
 
 
 def sample_texture_indices(
-    key: PRNGKeyArray, bank: TextureBank, count: int
+    key: Array, bank: TextureBank, count: int
 ) -> Int[Array, "count"]:
     """Textures to wear: a grey one with probability 0.05 where the bank has both kinds.
 
     Args:
-        key: of the draw.
+        key: of the draw, or one for each picture.
         bank: the textures.
         count: how many to draw, with replacement; uniform within each kind.
 
@@ -228,10 +229,11 @@ def sample_texture_indices(
 
     Source: specs/hierprob.md section 11.1.
     """
-    kind_key, which_key = jax.random.split(key)
+    kind_key, which_key = sample_keys.split(key, 2)
     total = bank.images.shape[0]
-    grey = jax.random.uniform(kind_key, (count,)) < GREY_PROBABILITY
+    chance = sample_keys.draw(jax.random.uniform, kind_key, (count,))
+    grey = chance < GREY_PROBABILITY
     grey = (grey & (bank.num_grey > 0)) | (bank.num_grey >= total)
     low = jnp.where(grey, 0, bank.num_grey)
     high = jnp.where(grey, bank.num_grey, total)
-    return jax.random.randint(which_key, (count,), low, high, jnp.int32)
+    return sample_keys.draw(jax.random.randint, which_key, (count,), low, high)

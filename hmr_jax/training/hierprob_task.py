@@ -11,6 +11,7 @@ from hmr_jax.errors import UserError
 from hmr_jax.losses.hierprob import STAGE1_WEIGHTS, hierprob_losses
 from hmr_jax.models import hierprob
 from hmr_jax.nn.proxy import NUM_CHANNELS, resized_representation
+from hmr_jax.sample_keys import keys_of_rows
 from hmr_jax.synthetic.pose_law import PoseLaw
 from hmr_jax.synthetic.proxies import (
     ProxyAssets,
@@ -152,7 +153,9 @@ def make_task(config: Any, stage: str = "stage2") -> Task:
         return dict(model.init(rng, proxy, train=False))
 
     def prepare(rng, batch, assets: ProxyAssets) -> Batch:
-        return make_batch(rng, batch, assets, options)
+        made = make_batch(rng, batch, assets, options)
+        rows = {name: batch[name] for name in ("batch_row",) if name in batch}
+        return {**made, **rows}
 
     def losses(variables, batch, assets: ProxyAssets, *, train, rngs):
         raw, new = model.apply(
@@ -160,9 +163,12 @@ def make_task(config: Any, stage: str = "stage2") -> Task:
         )
         predictions = hierprob.decode(raw, assets.body)
         if joints2d_on != "mode":
-            samples = hierprob.decode_samples(
-                rngs["dropout"], raw, assets.body, num_samples
-            )["sample_joints2d_norm"]
+            keys = rngs["dropout"]
+            if "batch_row" in batch:
+                keys = keys_of_rows(rngs["samples"], batch["batch_row"])
+            samples = hierprob.decode_samples(keys, raw, assets.body, num_samples)[
+                "sample_joints2d_norm"
+            ]
             parts = [predictions["joints2d_norm"], samples]
             predictions["joints2d_norm"] = jnp.concatenate(
                 parts if joints2d_on == "mode+samples" else parts[1:], 1

@@ -24,8 +24,9 @@ from hmr_jax.errors import UserError
 from hmr_jax.training.state import TrainState
 from hmr_jax.training.task import Batch, Task, Terms, collections
 
-_PREPARING = 2**31 - 1
-"""Folded into the step's key for ``Task.prepare``; micro-batches count from 0."""
+_PREPARING, _SAMPLING = 2**31 - 1, 2**31 - 2
+"""Folded into the step's key for ``Task.prepare`` and ``rngs['samples']``; devices
+count from 0."""
 
 
 def step(
@@ -45,8 +46,10 @@ def step(
         state: the run so far.
         batch: this device's part of the batch, [B, ...] each.
         rng: the run's key, the same at every step and on every device; the step folds
-            in its number, the device and the micro-batch, so that a resumed run draws
-            what the uninterrupted one would have drawn.
+            in its number, so that a resumed run draws what the uninterrupted one would
+            have drawn. Its share for the samples is the same on all devices, to be
+            folded with ``batch_row``; that of dropout is of each device and
+            micro-batch.
         assets: pytree handed to the task, the same on every device.
         task: what is trained.
         tx: the optimiser.
@@ -62,16 +65,22 @@ def step(
         UserError: the batch does not divide into ``accumulate``, or a weight names a
             loss the task does not have.
     """
-    rng = jax.random.fold_in(rng, state.step)
-    rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name) if axis_name else 0)
+    of_all = jax.random.fold_in(rng, state.step)
+    device = jax.lax.axis_index(axis_name) if axis_name else jnp.zeros((), jnp.int32)
+    size = jax.tree.leaves(batch)[0].shape[0]
+    batch = {**batch, "batch_row": device * size + jnp.arange(size, dtype=jnp.int32)}
     if task.prepare is not None:
-        batch = task.prepare(jax.random.fold_in(rng, _PREPARING), batch, assets)
+        batch = task.prepare(jax.random.fold_in(of_all, _PREPARING), batch, assets)
     micro_batches = _split(batch, accumulate)
+    rngs = {
+        "dropout": jax.random.fold_in(of_all, device),
+        "samples": jax.random.fold_in(of_all, _SAMPLING),
+    }
     add = _add_over(axis_name)
 
-    counts = add(_count(state, micro_batches, rng, assets, task))
+    counts = add(_count(state, micro_batches, rngs, assets, task))
     grads, sums, batch_stats = _gradients(
-        state, micro_batches, rng, assets, task, counts
+        state, micro_batches, rngs, assets, task, counts
     )
     grads, sums = add(grads), add(sums)
     if axis_name:
@@ -123,17 +132,17 @@ def _num_parts(micro_batches: Batch) -> int:
     return jax.tree.leaves(micro_batches)[0].shape[0]
 
 
-def _forward(params, batch_stats, batch, rng, assets, task):
+def _forward(params, batch_stats, batch, rngs, assets, task):
     return task.losses(
         collections(params, batch_stats),
         batch,
         assets,
         train=True,
-        rngs={"dropout": rng},
+        rngs=rngs,
     )
 
 
-def _count(state, micro_batches, rng, assets, task) -> dict[str, jax.Array]:
+def _count(state, micro_batches, rngs, assets, task) -> dict[str, jax.Array]:
     """Counts over all micro-batches.
 
     They do not depend on the prediction, so the compiler drops the forward pass
@@ -142,7 +151,7 @@ def _count(state, micro_batches, rng, assets, task) -> dict[str, jax.Array]:
 
     def count(batch):
         terms, _, _ = _forward(
-            state.params, state.batch_stats, batch, rng, assets, task
+            state.params, state.batch_stats, batch, rngs, assets, task
         )
         unknown = sorted(set(task.weights) - set(terms))
         if unknown:
@@ -161,11 +170,11 @@ def _divisor(count: jax.Array) -> jax.Array:
     return jnp.where(count > 0, count, jnp.ones_like(count))
 
 
-def _gradients(state, micro_batches, rng, assets, task, counts):
+def _gradients(state, micro_batches, rngs, assets, task, counts):
     """Gradients and loss sums added over micro-batches, and the last statistics."""
 
-    def total(params, batch_stats, batch, rng):
-        terms, batch_stats, _ = _forward(params, batch_stats, batch, rng, assets, task)
+    def total(params, batch_stats, batch, rngs):
+        terms, batch_stats, _ = _forward(params, batch_stats, batch, rngs, assets, task)
         sums = {name: jnp.asarray(term[0], jnp.float32) for name, term in terms.items()}
         value = jnp.zeros(())
         for name, weight in task.weights.items():
@@ -175,9 +184,9 @@ def _gradients(state, micro_batches, rng, assets, task, counts):
     def one(carry, inputs):
         grads, sums, batch_stats = carry
         batch, index = inputs
-        key = jax.random.fold_in(rng, index)
+        own = {**rngs, "dropout": jax.random.fold_in(rngs["dropout"], index)}
         grad, (more, batch_stats) = jax.grad(total, has_aux=True)(
-            state.params, batch_stats, batch, key
+            state.params, batch_stats, batch, own
         )
         add = lambda a, b: jax.tree.map(jnp.add, a, b)  # noqa: E731
         return (add(grads, grad), add(sums, more), batch_stats), None

@@ -27,14 +27,18 @@ class Task:
             the shapes without computing.
         losses: ``losses(variables, batch, assets, *, train, rngs) -> (terms,
             batch_stats, aux)``. Each term is (sum, count); the count depends on the
-            batch's masks alone, never on the prediction. ``batch_stats`` holds the
+            batch's masks alone, never on the prediction. The step adds ``batch_row``
+            [B] to the batch, each sample's place in the batch of all devices; what is
+            random of a sample follows it (``sample_keys``, with ``rngs['samples']``),
+            and so does not depend on the number of devices. ``batch_stats`` holds the
             updated running statistics (an empty dict for a model without them).
         weights: what each term's mean is multiplied by in the total. A term without a
             weight is logged and not trained.
         predict: ``predict(variables, batch, assets) -> dict`` of arrays with the batch
             first; None for a task that is never evaluated.
         prepare: ``prepare(rng, batch, assets) -> batch``, the training batch that
-            ``losses`` sees, made on the device from what the iterator gave: the step
+            ``losses`` sees, made on the device from what the iterator gave (and
+            ``batch_row``, with a key that is the same on all devices): the step
             calls it once, in the same program. None leaves batches as they are.
     """
 

@@ -159,6 +159,37 @@ def test_batches_depend_on_the_key_alone(make):
     assert np.isfinite(np.concatenate([v.ravel() for v in first.values()])).all()
 
 
+def test_a_picture_follows_its_place_in_the_whole_batch(assets):
+    """However many devices share the batch: each draws its part of it."""
+    options = dataclasses.replace(
+        PLAIN,
+        augmentation=ProxyAugmentation(),
+        poses=PoseLaw(root="upright", mixed_share=0.5, mirrored_share=0.5),
+        light_per_image=False,
+    )
+    make = jax.jit(
+        lambda batch: proxies.make_batch(jax.random.key(4), batch, assets, options)
+    )
+
+    def part(rows):
+        batch = {
+            "pose_index": INDEX[rows],
+            "batch_row": np.arange(4, dtype=np.int32)[rows],
+        }
+        return jax.device_get(make(batch))
+
+    whole = part(slice(0, 4))
+    for rows in (slice(0, 2), slice(2, 4)):
+        for name, value in part(rows).items():
+            np.testing.assert_allclose(
+                value, whole[name][rows], atol=2e-5, rtol=1e-5, err_msg=name
+            )
+    # Equal poses at different places are different pictures.
+    twins = {"pose_index": INDEX[[0, 0]], "batch_row": places[:2]}
+    shape = jax.device_get(make(twins))["target_shape"]
+    assert np.abs(shape[0] - shape[1]).max() > 0.1
+
+
 def test_backgrounds_of_the_batch_go_first(make):
     white = np.full((4, SIZE, SIZE, 3), 255, np.uint8)
     batch = make(jax.random.key(1), {"pose_index": INDEX, "background": white})

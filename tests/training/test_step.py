@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from hmr_jax import sample_keys
 from hmr_jax.training import parallel, state, step
 from tests import tolerances
 from tests.training import fakes
@@ -194,11 +195,11 @@ def test_batches_are_prepared_once_and_in_full():
         return {**batch, "x": batch["x"] + noise, "y": batch["y"] * assets["scale"]}
 
     task = dataclasses.replace(fakes.make_task(), prepare=prepare)
-    whole, metrics = run(task, mapped=False)
+    whole, metrics = run(task, num_steps=1, mapped=False)
     assert set(seen) == {(8, 3)}
-    parts, _ = run(task, accumulate=2, mapped=False)
+    parts, _ = run(task, num_steps=1, accumulate=2, mapped=False)
     assert_same(whole.params, parts.params)
-    plain, _ = run(fakes.make_task(), mapped=False)
+    plain, _ = run(fakes.make_task(), num_steps=1, mapped=False)
     assert abs(whole.params["first"]["kernel"] - plain.params["first"]["kernel"]).max()
 
 
@@ -213,3 +214,28 @@ def test_preparation_draws_anew_at_each_step():
         float(run(task, num_steps=n, mapped=False)[1]["square"][1]) for n in (1, 2)
     ]
     assert counts[0] != counts[1]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_drawn_for_a_sample_does_not_depend_on_the_devices(accumulate):
+    """Pictures made on the device, and samples drawn in the loss."""
+    plain = fakes.make_task()
+
+    def prepare(rng, batch, assets):
+        keys = sample_keys.keys_of_rows(rng, batch["batch_row"])
+        noise = sample_keys.draw(jax.random.normal, keys, batch["x"].shape)
+        return {**batch, "x": batch["x"] + noise}
+
+    def losses(variables, batch, assets, *, train, rngs):
+        keys = sample_keys.keys_of_rows(rngs["samples"], batch["batch_row"])
+        noise = sample_keys.draw(jax.random.normal, keys, batch["y"].shape)
+        batch = {**batch, "y": batch["y"] + noise}
+        return plain.losses(variables, batch, assets, train=train, rngs=rngs)
+
+    task = dataclasses.replace(plain, prepare=prepare, losses=losses)
+    one, of_one = run(task, num_devices=1, num_steps=3, accumulate=accumulate)
+    two, of_two = run(task, num_devices=2, num_steps=3, accumulate=accumulate)
+    assert_same(one.params, two.params)
+    assert_same(of_one, of_two, atol=1e-5)
+    undrawn, _ = run(plain, num_devices=1, num_steps=3)
+    assert abs(one.params["first"]["kernel"] - undrawn.params["first"]["kernel"]).max()

@@ -6,10 +6,10 @@ Bodies are y up; cameras see them turned by half a turn about x.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from hmr_jax import sample_keys
 from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import coco_joints, lsp_joints
 from hmr_jax.body.model import BodyModel
@@ -112,7 +112,7 @@ def decode(
 
 
 def decode_samples(
-    key: PRNGKeyArray,
+    key: Array,
     raw: Mapping[str, Array],
     body: BodyModel,
     num_samples: int,
@@ -123,7 +123,7 @@ def decode_samples(
     """Bodies drawn from the distributions, exact and in one program.
 
     Args:
-        key: random key.
+        key: random key, or one for each image.
         raw: output of ``HierProbNet``.
         body: as in ``decode``.
         num_samples: bodies per image, S.
@@ -140,7 +140,7 @@ def decode_samples(
 
     Source: specs/hierprob.md sections 8 and 9.
     """
-    pose_key, shape_key = jax.random.split(key)
+    pose_key, shape_key = sample_keys.split(key, 2)
     drawn = sample_matrix_fisher(
         pose_key, pose_distribution(raw), num_samples, envelope_b
     )
