@@ -12,7 +12,6 @@ import io
 import json
 import os
 import struct
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,8 @@ import numpy as np
 
 from data_pipelines import schema, storage
 from data_pipelines.schema import RecordError
+from hmr_jax.body.npz import read_npz
+from hmr_jax.outside import reading
 
 MANIFEST = "records.json"
 INDEX = "records.npz"
@@ -181,12 +182,23 @@ def load_index(folder: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray
     if not storage.exists(path):
         raise RecordError(f"{path}: expected the index of records, found none")
     kinds = ("offset", "checksum", "shard", "track", "frame")
-    names = [f"{split}/{kind}" for split in manifest["splits"] for kind in kinds]
-    try:
-        with np.load(io.BytesIO(storage.read_bytes(path))) as index:
-            return {name: index[name] for name in names}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{path}: not an index of records: {error!r}") from error
+    with reading(path, "an index of records", RecordError):
+        found = read_npz(storage.read_bytes(path), source=path)
+        index: dict[str, np.ndarray] = {}
+        for split, content in manifest["splits"].items():
+            for kind in kinds:
+                array = np.asarray(found[f"{split}/{kind}"])
+                expected = (content["records"],)
+                if array.shape != expected or array.dtype.kind not in "iu":
+                    raise ValueError(
+                        f"{split}/{kind}: expected whole numbers of shape {expected}, "
+                        f"got {array.dtype} of shape {array.shape}"
+                    )
+                index[f"{split}/{kind}"] = array
+            shard, shards = index[f"{split}/shard"], len(content["shards"])
+            if shard.size and not 0 <= shard.min() <= shard.max() < shards:
+                raise ValueError(f"{split}/shard: expected numbers below {shards}")
+        return index
 
 
 def fingerprint(

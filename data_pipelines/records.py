@@ -12,6 +12,7 @@ import numpy as np
 from data_pipelines import indexing, schema, storage
 from data_pipelines.indexing import INDEX, MANIFEST
 from data_pipelines.schema import RecordError
+from hmr_jax.outside import reading
 
 INCOMPLETE = "incomplete."
 """Begins the name of a directory that is still being written."""
@@ -168,28 +169,28 @@ def open_directory(path: str | os.PathLike) -> RecordDirectory:
     """
     folder = storage.clean(find_directory(path))
     file = storage.join(folder, MANIFEST)
-    try:
+    with reading(file, "a manifest of records", RecordError):
         manifest = json.loads(storage.read_bytes(file))
         version = manifest["schema_version"]
+        if version != schema.SCHEMA_VERSION:
+            raise ValueError(
+                f"{file}: expected schema version {schema.SCHEMA_VERSION}, "
+                f"found {version}; convert the dataset again"
+            )
         spec = schema.RecordSpec.from_json(manifest["spec"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{file}: not a manifest of records: {error!r}") from error
-    if version != schema.SCHEMA_VERSION:
-        raise RecordError(
-            f"{file}: expected schema version {schema.SCHEMA_VERSION}, "
-            f"found {version}; convert the dataset again"
-        )
+        splits = {name: int(s["records"]) for name, s in manifest["splits"].items()}
     index = indexing.load_index(folder, manifest)
-    parts = [
-        {split: index[f"{split}/{kind}"] for split in manifest["splits"]}
-        for kind in ("offset", "checksum")
-    ]
-    found = indexing.fingerprint(manifest, *parts)
-    if found != manifest["fingerprint"]:
-        raise RecordError(
-            f"{folder}: expected fingerprint {manifest['fingerprint']} as in "
-            f"{MANIFEST}, found {found} from {INDEX}"
-        )
+    with reading(file, "a manifest of records", RecordError):
+        parts = [
+            {split: index[f"{split}/{kind}"] for split in splits}
+            for kind in ("offset", "checksum")
+        ]
+        found = indexing.fingerprint(manifest, *parts)
+        if found != manifest["fingerprint"]:
+            raise ValueError(
+                f"{file}: expected fingerprint {manifest['fingerprint']} as it says, "
+                f"found {found} from it and {INDEX}"
+            )
     return RecordDirectory(folder, manifest, spec, index)
 
 

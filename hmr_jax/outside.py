@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -25,8 +27,8 @@ def reading(
     Whatever a parser raises over damaged bytes, or a check over wrong types and shapes,
     leaves the block as a ``UserError`` whose message begins with the file. Only code
     that reads or checks the file belongs into the block. An error that names the file
-    already keeps its text; an ``OSError`` that does (no such file, no permission) and
-    an error of import pass as they are.
+    already keeps its text (and its class, where no other is asked for); an ``OSError``
+    that does (no such file, no permission) and an error of import pass as they are.
 
     Args:
         path: the file, as errors name it.
@@ -44,7 +46,9 @@ def reading(
     except (UserError, OSError) as found:
         text = str(found)
         if source in text:
-            raise
+            if error is FileError or isinstance(found, error | OSError):
+                raise
+            raise error(text) from found
         raise error(f"{source}: expected {expected}; {_brief(text)}") from found
     # Parsers of damaged bytes raise whatever they come across (struct.error,
     # RuntimeError, AssertionError, MemoryError, ...); no list of these is complete.
@@ -60,6 +64,29 @@ def reading(
 def _brief(text: str, characters: int = _REASON_CHARACTERS) -> str:
     """The text, cut where it quotes half the file."""
     return text if len(text) <= characters else text[:characters] + " ..."
+
+
+def json_object(data: bytes | str, source: Any, expected: str) -> dict[str, Any]:
+    """The content of a JSON file whose value must be an object.
+
+    Args:
+        data: the file.
+        source: its name, for errors.
+        expected: what it should be, with its article.
+
+    Raises:
+        FileError: it is none; the message names it.
+    """
+    with reading(source, expected):
+        content = json.loads(data)
+        if not isinstance(content, dict):
+            raise ValueError(f"a JSON {type(content).__name__}, not an object")
+        return content
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever the order of its fields."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def reader(

@@ -22,6 +22,7 @@ from typing import Any
 from data_pipelines import storage
 from data_pipelines.schema import RecordError
 from hmr_jax.files import is_hidden
+from hmr_jax.outside import json_object, reading
 
 FILE = "inputs.json.gz"
 """Lies beside the records."""
@@ -255,7 +256,6 @@ def read(folder: str) -> dict[str, Any] | None:
     path = storage.join(folder, FILE)
     if not storage.exists(path):
         return None
-    try:
-        return json.loads(gzip.decompress(storage.read_bytes(path)))
-    except (OSError, EOFError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
+    expected = "the notes of a conversion"
+    with reading(path, expected, RecordError):
+        return json_object(gzip.decompress(storage.read_bytes(path)), path, expected)

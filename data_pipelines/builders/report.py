@@ -8,6 +8,7 @@ from typing import Any
 from data_pipelines import storage
 from data_pipelines.builders.shards import Part
 from data_pipelines.builders.source import RecordSource
+from hmr_jax.outside import json_object
 
 REPORT = "report.json"
 NOTHING: dict[str, Any] = {"written": {}, "expected": {}, "dropped": [], "bad": []}
@@ -54,9 +55,15 @@ def write(folder: str, report: Mapping[str, Any]) -> None:
 
 
 def read(folder: str) -> dict[str, Any] | None:
-    """The report beside the records; None where there is none."""
+    """The report beside the records; None where there is none.
+
+    Raises:
+        UserError: it is damaged; the file is named.
+    """
     path = storage.join(folder, REPORT)
-    return json.loads(storage.read_bytes(path)) if storage.exists(path) else None
+    if not storage.exists(path):
+        return None
+    return json_object(storage.read_bytes(path), path, "the report of a conversion")
 
 
 def surprises(report: Mapping[str, Any]) -> list[str]:

@@ -65,7 +65,7 @@ def prepare(working: str, content: dict[str, Any]) -> None:
     path = storage.join(working, shards.PARTS, PLAN)
     known = None
     if storage.exists(path):
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             known = json.loads(storage.read_bytes(path))
     if storage.is_local(working):
         parent = storage.parent(working)

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,9 @@ import numpy as np
 from data_pipelines import indexing, schema, storage
 from data_pipelines.builders.source import Key, RecordSource, examples_or_errors
 from data_pipelines.schema import RecordError
+from hmr_jax.body import npz
+from hmr_jax.errors import UserError
+from hmr_jax.outside import reading
 
 PARTS = ".parts"
 """Folder of the part files; it goes when the whole conversion is done."""
@@ -242,19 +244,19 @@ def finished(folder: str, shard: Shard) -> Part | None:
     if not (storage.exists(path) and storage.exists(shard_path)):
         return None
     try:
-        with np.load(io.BytesIO(storage.read_bytes(path))) as content:
-            facts = json.loads(str(content["facts"]))
-            facts = {"inputs": {}} | facts
+        with reading(path, "what is known of a shard"):
+            content = npz.read_npz(storage.read_bytes(path), source=path)
+            facts = {"inputs": {}} | json.loads(str(content["facts"]))
             names = ("offset", "checksum", "tracks", "track", "frame")
-            offset, checksum, tracks, track, frame = (content[n] for n in names)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            arrays = (np.asarray(content[name]) for name in names)
+            offset, checksum, tracks, track, frame = arrays
+            bad = tuple(Bad(**item) for item in facts["bad"])
+            inputs, size = dict(facts["inputs"]), int(facts["size"])
+    except UserError:
         return None
-    bad = tuple(Bad(**item) for item in facts["bad"])
     whole = len(offset) + len(bad) == len(shard.keys)
-    if not whole or storage.size(shard_path) != facts["size"]:
+    if not whole or storage.size(shard_path) != size:
         return None
     named = tuple(str(name) for name in tracks)
-    index = indexing.ShardIndex(
-        shard.file, facts["size"], offset, checksum, named, track, frame
-    )
-    return Part(index, bad, facts["inputs"])
+    index = indexing.ShardIndex(shard.file, size, offset, checksum, named, track, frame)
+    return Part(index, bad, inputs)

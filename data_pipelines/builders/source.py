@@ -12,7 +12,7 @@ from data_pipelines.schema import RecordError
 from hmr_jax.errors import UserError
 
 Key = str | int
-MALFORMED = (LookupError, TypeError, ValueError)
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What a source raises on an entry that is not as published, beside RecordError."""
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.body.model import BodyModel
+from hmr_jax.outside import reader, reading
 
 NUM_PARTS = 24
 SMPL_VERTICES = 6890
@@ -166,6 +167,7 @@ def _middle_depth(places_m: np.ndarray, along: int):
     return lambda x: np.interp(x, centres, middle)
 
 
+@reader("DensePose's UV_Processed.mat")
 def read_uv_processed(path: str | os.PathLike, body: BodyModel) -> Surface:
     """The surface of SMPL from DensePose's file.
 
@@ -255,17 +257,11 @@ def _load_fields(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The fields of a file that holds all of them as numbers."""
     # It takes a while to import, and only users of SMPL need it.
     import scipy.io
-    from scipy.io.matlab import MatReadError
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected DensePose's UV_Processed.mat there")
-    try:
+    with reading(path, "a MATLAB file of version 5 (DensePose's UV_Processed)"):
         loaded: dict[str, Any] = scipy.io.loadmat(str(path))
-    except (MatReadError, ValueError, TypeError, NotImplementedError) as error:
-        raise ValueError(
-            f"{path}: expected a MATLAB file of version 5, as DensePose's "
-            f"UV_Processed.mat is ({error})"
-        ) from error
     missing = [key for key in UV_FIELDS if key not in loaded]
     if missing:
         found = sorted(key for key in loaded if not key.startswith("__"))

@@ -2,7 +2,6 @@
 
 import ast
 import itertools
-import json
 import logging as std_logging
 import os
 import pathlib
@@ -14,6 +13,7 @@ from typing import Any
 from absl import flags, logging
 
 from hmr_jax.errors import UserError
+from hmr_jax.outside import json_digest, json_object, reading
 from hmr_jax.remote import Location, location
 
 SHORT = (UserError, OSError)
@@ -121,8 +121,12 @@ def _recorded_config(argv: Sequence[str]) -> Any:
         return None
     import ml_collections
 
-    record = json.loads(path.read_text())
-    return ml_collections.ConfigDict(record["config"]).lock()
+    record = json_object(path.read_bytes(), path, "the record of a run")
+    with reading(path, "the record of a run (or give --config)"):
+        digest = record.get("config_sha256")  # records of before have none
+        if digest is not None and digest != json_digest(record["config"]):
+            raise ValueError("a config that does not fit its checksum")
+        return ml_collections.ConfigDict(record["config"]).lock()
 
 
 def _let_configs_import_each_other(argv: Sequence[str]) -> None:

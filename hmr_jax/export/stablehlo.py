@@ -22,7 +22,7 @@ from hmr_jax._version import __version__
 from hmr_jax.body.model import BodyModel
 from hmr_jax.export.params import CHECKSUM, check_checksum, checksum
 from hmr_jax.files import atomic_directory
-from hmr_jax.outside import reading
+from hmr_jax.outside import json_object, reading
 
 PROGRAM, WEIGHTS, MANIFEST = "program.bin", "weights.safetensors", "manifest.json"
 _FORMAT = "hmr_jax.stablehlo"
@@ -174,8 +174,9 @@ def load_exported(
     for name in (MANIFEST, PROGRAM, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"bundle {folder}: no file {name}")
-    with reading(f"bundle {folder}: {MANIFEST}", "the manifest of a bundle"):
-        manifest = json.loads((folder / MANIFEST).read_text())
+    file, expected = folder / MANIFEST, "the manifest of a bundle"
+    manifest = json_object(file.read_bytes(), file, expected)
+    with reading(file, expected):
         _check_manifest(manifest)
     with reading(f"bundle {folder}: {WEIGHTS}", "the weights of a bundle"):
         stored = safetensors.numpy.load_file(folder / WEIGHTS)

@@ -13,6 +13,7 @@ from absl import logging
 
 from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
+from hmr_jax.outside import json_digest, json_object
 from hmr_jax.remote import location
 from hmr_jax.training.processes import differences
 from hmr_jax.training.writers import read_jsonl
@@ -42,10 +43,16 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """The JSON value of a file; None where there is no file."""
+def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The JSON object of a file; None where there is no file.
+
+    Raises:
+        UserError: it holds no such thing; the file is named.
+    """
     found = location(path)
-    return json.loads(found.read_text()) if found.is_file() else None
+    if not found.is_file():
+        return None
+    return json_object(found.read_bytes(), path, "a JSON object")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +74,10 @@ class RunRecord:
     allow_other_data: bool = False
 
     def _content(self) -> dict[str, Any]:
+        config = json.loads(json.dumps(self.config, default=str))
         return {
-            "config": json.loads(json.dumps(self.config, default=str)),
+            "config": config,
+            "config_sha256": json_digest(config),
             "seed": self.seed,
             "data_fingerprint": self.data_fingerprint,
             "versions": package_versions(),
@@ -121,7 +130,8 @@ def plot_curves(log_path: str | os.PathLike, picture: str | os.PathLike) -> None
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in read_jsonl(log_path):
         for name, value in row.items():
-            if name.partition("/")[0] in ("loss", "eval"):
+            drawn = isinstance(value, int | float) and "step" in row
+            if drawn and name.partition("/")[0] in ("loss", "eval"):
                 curves.setdefault(name, []).append((row["step"], value))
     if not curves:
         return

@@ -145,7 +145,7 @@ class JsonlWriter(MetricWriter):
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Rows of a log; a last line cut short by a killed run is left out.
+    """Rows of a log up to the first that is none, as a killed run's last may be.
 
     Args:
         path: the log; a missing one is empty.
@@ -156,12 +156,15 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
     found = location(path)
     if not found.is_file():
         return []
-    rows = []
-    for line in found.read_text().splitlines():
+    rows: list[dict[str, Any]] = []
+    for line in found.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 
