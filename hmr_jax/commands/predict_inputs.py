@@ -1,7 +1,6 @@
 """The reading half of predict: pictures, and the persons in them."""
 
 import dataclasses
-import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +102,7 @@ def list_pictures(given: Sequence[str]) -> list[pathlib.Path]:
         )
     unique: dict[str, pathlib.Path] = {}
     for path in found:
-        unique.setdefault(os.path.abspath(path), path)
+        unique.setdefault(predict_names.place_of(path), path)
     return list(unique.values())
 
 

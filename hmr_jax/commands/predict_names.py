@@ -65,7 +65,7 @@ def plan(out: pathlib.Path, paths: Sequence[pathlib.Path]) -> Names:
     """
     _check_folder(out, paths)
     ledger = _read_ledger(out)
-    places = {path: _place(out, path) for path in paths}
+    places = {path: _seen_from(out, path) for path in paths}
     known = {place: name for name, place in ledger.items()}
     problems = {path: said for path in paths if (said := _problem(path))}
     names = {p: known[places[p]] for p in paths if places[p] in known}
@@ -122,9 +122,14 @@ def _read_ledger(out: pathlib.Path) -> dict[str, str]:
     return {str(name): str(place) for name, place in pictures.items()}
 
 
-def _place(out: pathlib.Path, path: pathlib.Path) -> str:
+def place_of(path: pathlib.Path) -> str:
+    """The path of a picture in its real folder, however the folder is reached."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _seen_from(out: pathlib.Path, path: pathlib.Path) -> str:
     """Where a picture is, seen from the folder: the same after both are moved."""
-    return os.path.relpath(os.path.abspath(path), os.path.abspath(out))
+    return os.path.relpath(place_of(path), os.path.realpath(out))
 
 
 def _problem(path: pathlib.Path) -> str:
@@ -162,10 +167,10 @@ def _options(path: pathlib.Path) -> Iterator[str]:
     yield path.stem
     name = path.name.replace(".", "_")
     yield name
-    folders = [part for part in path.absolute().parts[1:-1] if part != ".."]
+    folders = pathlib.Path(place_of(path)).parts[1:-1]
     for first in reversed(range(len(folders))):
         yield "_".join([*folders[first:], name])
-    yield f"{name}_{zlib.crc32(os.fsencode(path.absolute())):08x}"
+    yield f"{name}_{zlib.crc32(os.fsencode(place_of(path))):08x}"
 
 
 def _allocate(

@@ -49,6 +49,17 @@ def test_a_picture_keeps_its_name_whatever_is_added(tmp_path, monkeypatch):
     assert plan(out, "x/a.png", tmp_path / "x" / "a.jpg") == ["a_png", "a"]
 
 
+def test_a_folder_reached_by_a_link_is_the_same(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    out = tmp_path / "out"
+    assert plan(out, tmp_path / "x" / "a.jpg") == ["a"]
+    assert plan(out, tmp_path / "link" / "a.png", tmp_path / "link" / "a.jpg") == [
+        "a_png",
+        "a",
+    ]
+
+
 def test_names_last_when_pictures_and_results_move_together(tmp_path):
     plan(tmp_path / "one" / "out", tmp_path / "one" / "x" / "a.jpg")
     (tmp_path / "one").rename(tmp_path / "two")
