@@ -22,10 +22,11 @@ from hmr_jax._version import __version__
 from hmr_jax.body.model import BodyModel
 from hmr_jax.export.params import CHECKSUM, check_checksum, checksum
 from hmr_jax.files import atomic_directory
-from hmr_jax.outside import json_object, reading
+from hmr_jax.outside import json_digest, json_object, reading
 
 PROGRAM, WEIGHTS, MANIFEST = "program.bin", "weights.safetensors", "manifest.json"
 _FORMAT = "hmr_jax.stablehlo"
+_OWN_CHECKSUM = "manifest_sha256"
 _BODY = "body."
 
 Predict = Callable[[Any, Mapping[str, jax.Array], BodyModel], Mapping[str, jax.Array]]
@@ -106,6 +107,7 @@ def export_program(
         if include_body or not name.startswith(_BODY)
     }
     manifest[CHECKSUM] = checksum(arrays)
+    manifest[_OWN_CHECKSUM] = json_digest(manifest)
     with atomic_directory(path) as folder:
         (folder / PROGRAM).write_bytes(serialized)
         (folder / WEIGHTS).write_bytes(safetensors.numpy.save(arrays))
@@ -196,7 +198,10 @@ def load_exported(
     return ExportedModel(exported, weights, manifest)
 
 
-def _check_manifest(manifest: Any) -> None:
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    rest = {key: value for key, value in manifest.items() if key != _OWN_CHECKSUM}
+    if manifest.get(_OWN_CHECKSUM, json_digest(rest)) != json_digest(rest):
+        raise ValueError("it does not fit its checksum")
     if manifest["format"] != _FORMAT:
         raise ValueError(f"format: expected {_FORMAT!r}, got {manifest['format']!r}")
     kinds = {"inputs": dict, "outputs": dict, "weights": list, "body": dict}
