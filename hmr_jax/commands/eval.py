@@ -26,7 +26,8 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "checkpoint",
         "best",
-        "best, latest, or a step of the workdir.",
+        "best, latest, or a step of the workdir. A damaged best or latest is named and "
+        "passed over; a damaged step is an error.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -180,8 +180,11 @@ def existing_folder(given: str, field: str, workdir: str | pathlib.Path | None) 
         path = storage.join(workdir, "data")
     else:
         raise UserError(f"{field}: expected a folder (or give --workdir)")
-    with storage.reported(path):
-        there = storage.is_dir(path)
+    try:
+        with storage.reported(path):
+            there = storage.is_dir(path)
+    except OSError as error:  # a file system that TensorFlow does not reach
+        raise UserError(f"{error}; --{field}=DIR names another folder") from error
     if not there:
         raise FileNotFoundError(
             f"no datasets: {path} does not exist; 'hmr-jax data build' makes one, "

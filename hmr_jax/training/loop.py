@@ -166,7 +166,9 @@ def _train(
             {
                 "step": first,
                 "data position": json.loads(json.dumps(iterator.state())),
-                "options": dataclasses.asdict(options),
+                "options": dataclasses.asdict(
+                    dataclasses.replace(options, progress=False)
+                ),
                 "run": None if record is None else record.identity(),
             }
         )

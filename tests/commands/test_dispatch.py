@@ -109,6 +109,26 @@ MISTAKES = {
         1,
         "config.body.path: no such file: SMPL_NEUTRAL.pkl",
     ),
+    "log_every": (
+        ["train", QUICK, "--workdir=w", "--config.train.log_every=0"],
+        1,
+        "config.train.log_every: expected a number of at least 1, found 0",
+    ),
+    "keep_latest": (
+        ["train", QUICK, "--workdir=w", "--config.train.keep_latest=-1"],
+        1,
+        "config.train.keep_latest: expected a number of at least 1, found -1",
+    ),
+    "eval.limit": (
+        ["eval", QUICK, "--params=p.npz", "--out=o", "--config.eval.limit=-1"],
+        1,
+        "config.eval.limit: expected a number of at least 0, found -1",
+    ),
+    "scheme": (
+        ["train", QUICK, "--workdir=nosuch://bucket/w"],
+        1,
+        "nosuch://bucket/w: expected a local path or a file system that fsspec",
+    ),
     "regressor": (
         ["train", QUICK, "--workdir=w", f"--config.body.path={__file__}"],
         1,
@@ -149,6 +169,24 @@ def test_checkpoint_of_another_model(run, tmp_path):
     code, _, err = run("eval", QUICK, f"--workdir={tmp_path}", "--checkpoint=9")
     assert code == 1
     assert "no checkpoint of step 9" in err
+
+
+def test_damaged_checkpoint_to_score(run, tmp_path):
+    start = state.init_state(
+        fakes.make_task(), optax.sgd(0.1), jax.random.key(0), fakes.make_batch(0)
+    )
+    with checkpoints.Checkpoints(tmp_path / "checkpoints") as store:
+        for step in (2, 3):
+            store.save(start.replace(step=np.asarray(step, np.int32)))
+    (tmp_path / "checkpoints" / "3" / "_CHECKPOINT_METADATA").write_text("{")
+    code, _, err = run("eval", QUICK, f"--workdir={tmp_path}", "--checkpoint=3")
+    assert code == 1
+    assert "Traceback" not in err
+    assert f"{tmp_path}/checkpoints/3: no whole checkpoint of a run; the" in err
+    assert "the whole ones are of steps [2]" in err
+    code, _, err = run("eval", QUICK, f"--workdir={tmp_path}", "--checkpoint=latest")
+    assert code == 1
+    assert f"{tmp_path}/checkpoints/2 does not fit this model" in err
 
 
 def test_damaged_checkpoint_to_convert(run, tmp_path):
