@@ -21,6 +21,7 @@ from data_pipelines.builders.source import RecordSource
 from data_pipelines.schema import RecordError
 from hmr_jax import pictures
 from hmr_jax.body import npz
+from hmr_jax.body.genders import gender_of_code
 from hmr_jax.body.unpickle import load_pickle
 from hmr_jax.errors import UserError
 from hmr_jax.outside import reading
@@ -338,9 +339,6 @@ def with_validity(points: np.ndarray, valid: Any = 1.0) -> np.ndarray:
     return np.concatenate([points, valid[..., None]], axis=-1)
 
 
-_GENDERS = {"m": "male", "f": "female", "n": "neutral"}
-
-
 def gender_of(source: RawSource, where: str, code: Any) -> str:
     """A body's gender as records name it.
 
@@ -353,11 +351,9 @@ def gender_of(source: RawSource, where: str, code: Any) -> str:
     Raises:
         RecordError: another code.
     """
-    value = code.item() if isinstance(code, np.ndarray | np.generic) else code
-    word = value.decode("latin1") if isinstance(value, bytes) else str(value)
-    gender = _GENDERS.get(word.strip().lower()[:1], "")
-    if word.strip().lower() not in (gender, gender[:1]) or not gender:
-        raise source.wrong(where, "m, f, n, male, female or neutral", repr(value))
+    gender = gender_of_code(code)
+    if gender is None:
+        raise source.wrong(where, "m, f, n, male, female or neutral", repr(code))
     return gender
 
 

@@ -1,33 +1,24 @@
-"""Genders of bodies, and the codes that published files have for them."""
+"""Genders of bodies, and the codes that files have for them."""
 
 from typing import Any
 
-from hmr_jax.errors import UserError
+import numpy as np
 
 GENDERS = ("neutral", "female", "male")
-_CODES = {
-    **{"n": "neutral", "neutral": "neutral"},
-    **{"f": "female", "female": "female"},
-    **{"m": "male", "male": "male"},
-}
+_CODES = {name[:length]: name for name in GENDERS for length in (1, len(name))}
 
 
-def gender_of_code(code: Any, where: str) -> str:
+def gender_of_code(code: Any) -> str | None:
     """The gender that a file's code stands for.
 
     Args:
-        code: ``m``, ``f``, ``n`` or the whole word, in any case, as text or bytes.
-        where: file and field, for the error.
+        code: a whole word or its first letter, in any case; text, bytes or an array of
+            one.
 
     Returns:
-        One of ``GENDERS``.
-
-    Raises:
-        UserError: another code, which is named.
+        One of ``GENDERS``; None for another code.
     """
-    text = code.decode("latin1") if isinstance(code, bytes) else str(code)
-    if text.strip().lower() not in _CODES:
-        raise UserError(
-            f"{where}: expected a gender (m, f, n or a word), found {text!r}"
-        )
-    return _CODES[text.strip().lower()]
+    single = isinstance(code, np.ndarray | np.generic) and code.size == 1
+    value = code.item() if single else code
+    text = value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return _CODES.get(text.strip().lower())

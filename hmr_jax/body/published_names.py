@@ -65,4 +65,4 @@ def stated_gender(path: pathlib.Path) -> str | None:
     stated = [word for word in words if word in (*GENDERS, "m", "f")]
     folder = path.absolute().parent.name.lower()
     stated += [word for word in re.split(r"[^a-z]+", folder) if word in GENDERS]
-    return gender_of_code(stated[0], str(path)) if stated else None
+    return gender_of_code(stated[0]) if stated else None
