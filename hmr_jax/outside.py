@@ -49,7 +49,7 @@ def reading(
             if error is FileError or isinstance(found, error | OSError):
                 raise
             raise error(text) from found
-        raise error(f"{source}: expected {expected}; {_brief(text)}") from found
+        raise error(f"{source}: expected {expected}; {text}") from found
     # Parsers of damaged bytes raise whatever they come across (struct.error,
     # RuntimeError, AssertionError, MemoryError, ...); no list of these is complete.
     except Exception as found:  # noqa: BLE001

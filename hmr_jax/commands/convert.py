@@ -12,6 +12,7 @@ import pathlib
 from absl import flags
 
 from hmr_jax.commands import cli
+from hmr_jax.outside import reading
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -63,7 +64,8 @@ def main(argv: list[str]) -> int:
     if values.config is not None:
         task = experiment.make_task(values.config)
         template = experiment.variable_shapes(task, values.config)
-    variables = convert_checkpoint(values.system, state_dict, template=template)
+    with reading(values.checkpoint, f"a checkpoint of {values.system}"):
+        variables = convert_checkpoint(values.system, state_dict, template=template)
     experiment.check_finite(variables, values.checkpoint)
     metadata = {"system": values.system, "origin": str(values.checkpoint)}
     save_params(variables, values.out, dtype=values.dtype, metadata=metadata)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from hmr_jax.convert import tables
+from hmr_jax.errors import UserError
 
 PREFIX = "image_encoder."
 
@@ -48,7 +49,7 @@ def find_table(state_dict: Iterable[str]) -> tables.Table:
         state_dict: the checkpoint, or its names alone.
 
     Raises:
-        ValueError: its backbone is none we have, or a constant has another value than
+        UserError: its backbone is none we have, or a constant has another value than
             our network's.
     """
     names = set(state_dict)
@@ -62,10 +63,10 @@ def find_table(state_dict: Iterable[str]) -> tables.Table:
 def _check_constants(state_dict: Mapping[str, np.ndarray]) -> None:
     for name, expected in CONSTANTS.items():
         if name not in state_dict:
-            raise ValueError(f"checkpoint: expected the constant {name}, found none")
+            raise UserError(f"checkpoint: expected the constant {name}, found none")
         found = np.asarray(state_dict[name], np.float32)
         if found.shape != expected.shape or not np.allclose(found, expected, atol=1e-6):
-            raise ValueError(
+            raise UserError(
                 f"checkpoint: expected {name} = {expected.tolist()}, found "
                 f"{found.tolist()}: weights of another network"
             )

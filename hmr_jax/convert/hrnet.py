@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from hmr_jax.convert import tables
+from hmr_jax.errors import UserError
 
 # modules and branches of stages 2 to 4
 STAGES = {2: (1, 2), 3: (4, 3), 4: (3, 4)}
@@ -87,8 +88,8 @@ def find_table(names: Iterable[str]) -> tables.Table:
         names: the checkpoint's; they must be an HRNet's.
 
     Raises:
-        ValueError: it is no HRNet.
+        UserError: it is no HRNet.
     """
     if "transition1.0.0.weight" not in set(names):
-        raise ValueError("checkpoint: expected an HRNet, found no transition1.0.0")
+        raise UserError("checkpoint: expected an HRNet, found no transition1.0.0")
     return hrnet_table()

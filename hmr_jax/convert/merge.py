@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 
 from hmr_jax.convert.tables import LAYOUTS, Table
+from hmr_jax.errors import UserError
 
 Variables = dict[str, Any]
 
@@ -31,7 +32,7 @@ def to_variables(
         the template's, or zeros where the template has shapes alone.
 
     Raises:
-        ValueError: names missing, names the table does not know, or shapes that differ
+        UserError: names missing, names the table does not know, or shapes that differ
             from the template's: all of them listed.
     """
     missing = [
@@ -86,7 +87,7 @@ def to_state_dict(variables: Mapping[str, Any], table: Table) -> dict[str, np.nd
         model's arrays, say) are not among them.
 
     Raises:
-        ValueError: variables missing, or without a place in the table.
+        UserError: variables missing, or without a place in the table.
     """
     flat = flatten(variables)
     names = {entry.path: name for name, entry in table.entries.items()}
@@ -157,4 +158,4 @@ def _raise_on(missing: list[str], extra: list[str], problems: list[str]) -> None
         if names
     ]
     if parts:
-        raise ValueError("checkpoint does not fit the table; " + "; ".join(parts))
+        raise UserError("checkpoint does not fit the table; " + "; ".join(parts))

@@ -8,6 +8,8 @@ import numpy as np
 
 from hmr_jax.convert import hierprob, hrnet, ikol, merge, tables
 from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
+from hmr_jax.errors import UserError
+from hmr_jax.outside import reading
 
 SYSTEMS: dict[str, Callable[[Iterable[str]], tables.Table]] = {
     "ikol": ikol.find_table,
@@ -36,10 +38,10 @@ def convert_checkpoint(
         ``{'params': ..., 'batch_stats': ...}``, float32.
 
     Raises:
-        ValueError: an unknown system, or names or shapes that do not fit (all listed).
+        UserError: an unknown system, or names or shapes that do not fit (all listed).
     """
     if system not in SYSTEMS:
-        raise ValueError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
+        raise UserError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
     table = SYSTEMS[system](state_dict)
     return merge.to_variables(state_dict, table, template=template)
 
@@ -58,14 +60,14 @@ def to_torch_state_dict(
         PyTorch name to array, without the body model's.
 
     Raises:
-        ValueError: an unknown system, no depth, or variables that do not fit.
+        UserError: an unknown system, no depth, or variables that do not fit.
     """
     if system not in SYSTEMS:
-        raise ValueError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
+        raise UserError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
     if system == "hrnet":
         return merge.to_state_dict(variables, hrnet.hrnet_table())
     if depth is None:
-        raise ValueError(f"depth: expected that of the ResNet of {system!r}, got None")
+        raise UserError(f"depth: expected that of the ResNet of {system!r}, got None")
     params = variables["params"]
     if system == "hierprob":
         table = hierprob.hierprob_table(depth, len(params["pose"]))
@@ -92,17 +94,18 @@ def load_backbone(
         ``{'params': {'backbone': ...}, 'batch_stats': {'backbone': ...}}``.
 
     Raises:
-        ValueError: names or shapes that do not fit (all listed).
+        UserError: names or shapes that do not fit (all listed); the file is named.
     """
     state_dict = read_torch_checkpoint(path, key=key)
-    depth = tables.find_resnet_depth(state_dict)
-    table = tables.Table(
-        tables.resnet(depth, "", "backbone"),
-        ignored=(_CLASSIFIER, tables.COUNTER_PATTERN),
-    )
     if template is not None:
         template = {k: {"backbone": v["backbone"]} for k, v in template.items()}
-    return merge.to_variables(state_dict, table, template=template)
+    with reading(path, "a ResNet with torchvision's names"):
+        depth = tables.find_resnet_depth(state_dict)
+        table = tables.Table(
+            tables.resnet(depth, "", "backbone"),
+            ignored=(_CLASSIFIER, tables.COUNTER_PATTERN),
+        )
+        return merge.to_variables(state_dict, table, template=template)
 
 
 def with_backbone(
@@ -115,7 +118,7 @@ def with_backbone(
         backbone: what ``load_backbone`` returned.
 
     Raises:
-        ValueError: the two backbones differ in names or shapes.
+        UserError: the two backbones differ in names or shapes.
     """
     new, old = merge.flatten(backbone), merge.flatten(variables)
     inside = {path for path in old if path[1] == "backbone"}
@@ -125,5 +128,5 @@ def with_backbone(
         if path not in inside or path not in new or old[path].shape != new[path].shape
     )
     if wrong:
-        raise ValueError(f"backbone does not fit the model: {', '.join(wrong)}")
+        raise UserError(f"backbone does not fit the model: {', '.join(wrong)}")
     return merge.unflatten(old | new)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hmr_jax.errors import UserError
+
 
 class Layout(NamedTuple):
     """A change of axes and its inverse."""
@@ -123,10 +125,10 @@ def resnet(depth: int, prefix: str = "", *path: str) -> dict[str, Entry]:
         path: where the backbone lies in our variables.
 
     Raises:
-        ValueError: for another depth.
+        UserError: for another depth.
     """
     if depth not in RESNET_BLOCKS:
-        raise ValueError(
+        raise UserError(
             f"ResNet depth: expected one of {list(RESNET_BLOCKS)}, got {depth}"
         )
     blocks, bottleneck = RESNET_BLOCKS[depth]
@@ -153,7 +155,7 @@ def find_resnet_depth(names: Iterable[str], prefix: str = "") -> int:
         prefix: what precedes torchvision's names, with its dot.
 
     Raises:
-        ValueError: no supported depth has these blocks.
+        UserError: no supported depth has these blocks.
     """
     pattern = re.compile(re.escape(prefix) + r"layer(\d)\.(\d+)\.conv(\d)\.weight")
     found = [match.groups() for name in names if (match := pattern.fullmatch(name))]
@@ -165,7 +167,7 @@ def find_resnet_depth(names: Iterable[str], prefix: str = "") -> int:
     for depth, layout in RESNET_BLOCKS.items():
         if layout == (blocks, bottleneck):
             return depth
-    raise ValueError(
+    raise UserError(
         f"checkpoint: expected the blocks of a ResNet {list(RESNET_BLOCKS)} under "
         f"{prefix!r}, found {blocks} per stage"
     )
