@@ -80,6 +80,7 @@ def test_data_pipelines_use_the_tables_alone():
             if name.startswith("hmr_jax"):
                 assert name.startswith(
                     (
+                        "hmr_jax.body.genders",
                         "hmr_jax.body.joint_set",  # and joint_sets
                         "hmr_jax.body.genders",
                         "hmr_jax.body.npz",

@@ -86,7 +86,7 @@ class Agora(indexed.IndexedSource):
     def _table(self, path: str) -> dict[str, Any]:
         """A table's columns; the last one is held."""
         if self._held[0] != path:
-            columns = self._parse(
+            columns = self.parse(
                 path,
                 "a pickled table of pandas",
                 lambda data: read_frame(data, source=path),

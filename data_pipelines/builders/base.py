@@ -31,6 +31,7 @@ from data_pipelines.builders.shards import Part, Shard
 from data_pipelines.builders.source import Factory, RecordSource
 from hmr_jax.errors import MissingPackageError
 from hmr_jax.files import locked
+from hmr_jax.outside import reading
 from hmr_jax.progress import bar as progress_bar
 
 _MOST_LINES = 8
@@ -84,7 +85,8 @@ def _check_up_to_date(path: str, source: RecordSource) -> None:
     differences = _differences(expected, found)
     if directory.spec != source.spec:
         differences.append(f"spec: expected {source.spec}, found {directory.spec}")
-    differences = differences or list(source.inputs.differences(notes or {}))
+    with reading(storage.join(path, inputs.FILE), "notes of files", schema.RecordError):
+        differences = differences or list(source.inputs.differences(notes or {}))
     if differences:
         raise schema.RecordError(
             f"{path}: holds records of other options or files "

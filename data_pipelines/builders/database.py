@@ -49,7 +49,7 @@ class Database(RawSource):
         """
         if split not in self._arrays:
             path = self.database_path(split)
-            content = self._parse(
+            content = self.parse(
                 path, "a joblib file", lambda data: read_joblib(data, source=path)
             )
             if not isinstance(content, dict):

@@ -258,4 +258,6 @@ def read(folder: str) -> dict[str, Any] | None:
         return None
     expected = "the notes of a conversion"
     with reading(path, expected, RecordError):
-        return json_object(gzip.decompress(storage.read_bytes(path)), path, expected)
+        data = gzip.decompress(storage.read_bytes(path))
+        found = json_object(data, path, expected)
+        return {kind: dict(found[kind]) for kind in _KINDS}

@@ -90,7 +90,7 @@ class InstaVariety(RawSource):
             stem = path.rsplit("/", 1)[1].removesuffix(".tfrecord")
             for i, data in enumerate(self._clips(path)):
                 clip = self._parsed(path, i, data)
-                frames = int(clip["meta/N"].int64_list.value[0])
+                frames = self._length(f"{path}: clip {i}", clip)
                 if not frames:
                     self.drop(split, "clip without frames")
                 keys += [f"{stem}/{i:05d}/{k:06d}" for k in range(frames)]
@@ -114,7 +114,7 @@ class InstaVariety(RawSource):
 
     def _labels(self, where: str, clip: Any) -> dict[str, Any]:
         """Images [N] and points [N, 25, 3] of a clip, pixels and confidence."""
-        frames = int(clip["meta/N"].int64_list.value[0])
+        frames = self._length(where, clip)
         images = list(clip["image/encoded"].bytes_list.value)
         if len(images) != frames:
             raise self.wrong(where, f"{frames} images", len(images))
@@ -127,6 +127,13 @@ class InstaVariety(RawSource):
         if "image/phis" in clip:
             points[..., :2] = (points[..., :2] + 1) / 2 * _NORMALISED_SIZE_PX
         return {"images": images, "points": points}
+
+    def _length(self, where: str, clip: Any) -> int:
+        """The number of frames that a clip says it has."""
+        said = clip["meta/N"].int64_list.value
+        if len(said) != 1 or said[0] < 0:
+            raise self.wrong(f"{where}: meta/N", "a number of frames", list(said))
+        return int(said[0])
 
     def _numbers(
         self, where: str, clip: Any, name: str, shape: tuple[int, ...]

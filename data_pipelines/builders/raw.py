@@ -131,8 +131,26 @@ class RawSource(RecordSource):
         note(path, data)
         return data
 
-    def _parse(self, path: str, expected: str, parse: Callable[[bytes], Any]) -> Any:
-        data = self.read_bytes(path, expected)
+    def parse(
+        self,
+        path: str,
+        expected: str,
+        parse: Callable[[bytes], Any],
+        *,
+        is_label: bool = True,
+    ) -> Any:
+        """What a parser makes of a file, under the guard of ``outside.reading``.
+
+        Args:
+            path: of the file.
+            expected: what it is, for the error.
+            parse: gets the content.
+            is_label: as for ``read_bytes``.
+
+        Raises:
+            RecordError: naming dataset and file, whatever the parser raises.
+        """
+        data = self.read_bytes(path, expected, is_label=is_label)
         with self._named(), reading(path, expected):
             return parse(data)
 
@@ -148,26 +166,24 @@ class RawSource(RecordSource):
 
     def read_json(self, path: str) -> Any:
         """The content of a JSON file."""
-        return self._parse(path, "a JSON file", json.loads)
+        return self.parse(path, "a JSON file", json.loads)
 
     def read_pickle(self, path: str) -> Any:
         """Arrays and plain objects of a pickle of any protocol, Python 2's included.
 
         Strings of Python 2 are read as latin1.
         """
-        return self._parse(
-            path, "a pickle", lambda data: load_pickle(data, source=path)
-        )
+        return self.parse(path, "a pickle", lambda data: load_pickle(data, source=path))
 
     def read_npz(self, path: str) -> dict[str, Any]:
         """The entries of an .npz file; objects through the restricted unpickler."""
-        return self._parse(
+        return self.parse(
             path, "an .npz archive", lambda data: npz.read_npz(data, source=path)
         )
 
     def read_npy(self, path: str) -> np.ndarray:
         """The array of an .npy file."""
-        return self._parse(
+        return self.parse(
             path, "an .npy file", lambda data: npz.read_npy(data, source=path)
         )
 
@@ -183,7 +199,7 @@ class RawSource(RecordSource):
                 io.BytesIO(data), squeeze_me=True, struct_as_record=False
             )
 
-        content = self._parse(path, "a MATLAB file (version 5 to 7)", parse)
+        content = self.parse(path, "a MATLAB file (version 5 to 7)", parse)
         self.require(path, content, names)
         return content
 
@@ -200,7 +216,7 @@ class RawSource(RecordSource):
             with h5py.File(io.BytesIO(data), "r") as file:
                 return read(file)
 
-        return self._parse(path, "an HDF5 file", parse)
+        return self.parse(path, "an HDF5 file", parse)
 
     def require(self, path: str, content: Any, names: Sequence[str]) -> None:
         """Check that a mapping read from a file has some keys.
@@ -251,6 +267,9 @@ class RawSource(RecordSource):
             name: in any spelling of ``hmr_jax.pictures.names``.
             size_px: as for ``read_image``.
         """
+        if not isinstance(name, str):
+            found = self.wrong(folder, "the name of a picture", repr(name)[:80])
+            raise UnreadableImageError(str(found))
         path = join(folder, canonical(name))
         try:
             return self.read_image(path, size_px)

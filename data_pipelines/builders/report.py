@@ -8,7 +8,7 @@ from typing import Any
 from data_pipelines import storage
 from data_pipelines.builders.shards import Part
 from data_pipelines.builders.source import RecordSource
-from hmr_jax.outside import json_object
+from hmr_jax.outside import json_object, reading
 
 REPORT = "report.json"
 NOTHING: dict[str, Any] = {"written": {}, "expected": {}, "dropped": [], "bad": []}
@@ -63,7 +63,11 @@ def read(folder: str) -> dict[str, Any] | None:
     path = storage.join(folder, REPORT)
     if not storage.exists(path):
         return None
-    return json_object(storage.read_bytes(path), path, "the report of a conversion")
+    expected = "the report of a conversion"
+    with reading(path, expected):
+        report = NOTHING | json_object(storage.read_bytes(path), path, expected)
+        lines(report), surprises(report)
+    return report
 
 
 def surprises(report: Mapping[str, Any]) -> list[str]:

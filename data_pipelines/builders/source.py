@@ -197,9 +197,10 @@ def _validated(
     try:
         return schema.validate(record, source.spec, where)
     except RecordError as error:
+        error.args = (f"{error}{_labels(source, str(error))}",)
         return error
     except MALFORMED as error:
-        return _named(where, source.inputs.last_label, error)
+        return _named(source, split, key, error)
 
 
 def _alone(
@@ -213,15 +214,25 @@ def _alone(
         if len(found) == 1:
             return _validated(source, split, key, found[0])
         # Not one record for the key: the first error says more.
-    return _named(_where(source, split, key), source.inputs.last_label, error)
+    return _named(source, split, key, error)
 
 
-def _named(where: str, file: str, error: Exception) -> RecordError:
+def _named(source: RecordSource, split: str, key: Key, error: Exception) -> RecordError:
     """The error with its record; of the same type if it is a ``RecordError``."""
+    where = _where(source, split, key)
     if isinstance(error, RecordError):
-        error.args = (f"{where}: {error}",)
+        error.args = (f"{where}: {error}{_labels(source, str(error))}",)
         return error
-    of_file = f" (in {file})" if file else ""
-    named = RecordError(f"{where}: {type(error).__name__}: {error}{of_file}")
+    said = " ".join(str(error).split())
+    named = RecordError(
+        f"{where}: {type(error).__name__}: {said}{_labels(source, said)}"
+    )
     named.__cause__ = error
     return named
+
+
+def _labels(source: RecordSource, message: str) -> str:
+    """The file of labels that was read last, where an error names no file."""
+    last = source.inputs.last_label
+    named = not last or str(source.arguments.get("raw")) in message
+    return "" if named else f" (labels read last: {last})"

@@ -41,17 +41,18 @@ def frames(source: RawSource, path: str, numbers: Iterable[int]) -> dict[int, by
     import av
 
     wanted = set(numbers)
-    found = {}
-    data = source.read_bytes(path, "a video", is_label=False)
-    try:
+
+    def decode(data: bytes) -> dict[int, bytes]:
+        found = {}
         with av.open(io.BytesIO(data)) as video:
             for number, frame in enumerate(video.decode(video=0)):
                 if number in wanted:
                     found[number] = png(frame.to_ndarray(format="rgb24"))
                 if len(found) == len(wanted):
                     break
-    except (av.FFmpegError, IndexError) as error:
-        raise source.wrong(path, "a video", f"{len(data)} bytes ({error})") from error
+        return found
+
+    found = source.parse(path, "a video", decode, is_label=False)
     if missing := wanted - found.keys():
         raise source.wrong(path, f"frame {min(missing)}", "the end of the video")
     return found
@@ -70,9 +71,8 @@ def frames_per_second(source: RawSource, path: str) -> float:
     _need_decoder(source, path)
     import av
 
-    data = source.read_bytes(path, "a video", is_label=False)
-    try:
+    def rate(data: bytes) -> float:
         with av.open(io.BytesIO(data)) as video:
             return float(video.streams.video[0].average_rate or 0)
-    except (av.FFmpegError, IndexError) as error:
-        raise source.wrong(path, "a video", f"{len(data)} bytes ({error})") from error
+
+    return source.parse(path, "a video", rate, is_label=False)

@@ -71,7 +71,10 @@ def test_another_release(tmp_path):
     labels, _ = write(tmp_path)
     path = tmp_path / "labels.npz"
     for change, text in (
-        ({"genders": np.array(["m", "x", "f"])}, "row 1: expected m, f, .* found 'x'"),
+        (
+            {"genders": np.array(["m", "x", "f"])},
+            "row 1: expected a gender",
+        ),
         ({"bbox_whs": np.zeros((3, 2))}, r"bbox_whs of shape \[3\]"),
     ):
         np.savez(path, **(labels | change))
