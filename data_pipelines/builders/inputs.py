@@ -4,7 +4,8 @@ Every question that a source asks of its files is noted with the answer: what it
 what it listed, what it looked for. A finished dataset keeps these notes, and before it
 is taken for up to date the same questions are asked again:
 
-* labels, bodies and whatever else is parsed: the digest of the content;
+* labels, bodies and whatever else is parsed: the digest of the content (of more than
+  5,000 such files as of pictures);
 * pictures and videos, of which there may be a million: the size and the time of the
   last change, and only where that time is another the digest (so that a copy of the
   folder is read once and is no change); in remote folders the size alone;
@@ -16,7 +17,7 @@ is taken for up to date the same questions are asked again:
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from data_pipelines import storage
@@ -30,6 +31,8 @@ _KINDS = ("labels", "pictures", "listings", "trees", "presence")
 _OFTEN = ("pictures", "presence")
 """Kinds that grow with the number of records."""
 _CHUNK_BYTES = 1 << 20
+_FEW_LABELS = 64
+_MANY_LABELS = 5000
 
 
 def digest(data: bytes) -> str:
@@ -63,6 +66,7 @@ class Inputs:
     def __init__(self, roots: Mapping[str, str]):
         self._roots = {name: str(path).rstrip("/") for name, path in roots.items()}
         self._notes: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+        self._fresh: set[str] = set()
         self.last_label = ""
 
     def _name(self, path: str) -> str:
@@ -78,13 +82,15 @@ class Inputs:
         if name.startswith("<"):
             option, _, rest = name[1:].partition(">")
             return f"{self._roots.get(option, '')}{rest}"
-        if "" in self._roots and not name.startswith("/") and "://" not in name:
+        if self._roots.get("") and not name.startswith("/") and "://" not in name:
             return f"{self._roots['']}/{name}".rstrip("/")
         return name
 
     def note_label(self, path: str, data: bytes) -> None:
         """A file that was parsed, with its content."""
-        self._notes["labels"][self._name(path)] = digest(data)
+        name = self._name(path)
+        self._notes["labels"][name] = [*storage.size_and_change(path), digest(data)]
+        self._fresh.add(name)
         self.last_label = path
 
     def note_picture(self, path: str, data: bytes | None) -> None:
@@ -124,8 +130,19 @@ class Inputs:
         self._notes["trees"][self._name(path)] = [contents, *_tree(path, contents)]
 
     def taken(self) -> dict[str, dict[str, Any]]:
-        """The notes, as JSON; those that grow with the records since the last call."""
-        notes = {kind: dict(found) for kind, found in self._notes.items()}
+        """The notes, as JSON; of what grows with the records those since the last call.
+
+        A file of an option (a body) and any of a few labels may have been read long
+        before and count for all that follows.
+        """
+        notes = self.notes()
+        if len(notes["labels"]) > _FEW_LABELS:
+            notes["labels"] = {
+                name: noted
+                for name, noted in notes["labels"].items()
+                if name in self._fresh or name.startswith("<")
+            }
+        self._fresh.clear()
         for kind in _OFTEN:
             self._notes[kind].clear()
         return notes
@@ -153,12 +170,11 @@ class Inputs:
             }
             for kind, found in notes.items()
         }
-        for name, found in notes.get("labels", {}).items():
-            path = self._path(name)
-            if not storage.exists(path):
-                yield f"{name}: is gone"
-            elif digest_of_file(path) != found:
-                yield f"{name}: has changed"
+        labels = notes.get("labels", {})
+        by_time = len(labels) > _MANY_LABELS
+        for name, noted in labels.items():
+            if reason := _change_of(self._path(name), noted, by_time):
+                yield f"{name}: {reason}"
         for name, (number, names) in notes.get("listings", {}).items():
             now = self._listed(list_data(self._path(name))[0])
             if now != [number, names]:
@@ -171,7 +187,7 @@ class Inputs:
             if now != [number, found]:
                 yield f"{name}: {number} files before, {_other(number, now[0])} now"
         for name, noted in notes.get("pictures", {}).items():
-            if reason := _changed_picture(self._path(name), *noted):
+            if reason := _change_of(self._path(name), noted, True):
                 yield f"{name}: {reason}"
 
 
@@ -179,14 +195,15 @@ def _other(before: int, now: int) -> str:
     return "others" if before == now else str(now)
 
 
-def _changed_picture(path: str, size: int, changed: int | None, found: str) -> str:
-    """Why a picture is not the one that was noted; empty where it is."""
+def _change_of(path: str, noted: Sequence[Any], by_time: bool) -> str:
+    """Why a file is not the one that was noted; empty where it is."""
+    size, changed, found = noted
     if not storage.exists(path):
         return "is gone"
     size_now, changed_now = storage.size_and_change(path)
     if size_now != size:
         return f"{size} bytes before, {size_now} now"
-    unsure = found and changed_now != changed
+    unsure = found and not (by_time and changed_now == changed)
     return "has changed" if unsure and digest_of_file(path) != found else ""
 
 

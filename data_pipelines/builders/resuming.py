@@ -44,13 +44,15 @@ def make_plan(
             f"{source.name}: expected at least one record in the splits "
             f"{', '.join(source.splits()) or '(there is none)'}, found none"
         )
+    notes = source.inputs.notes()
     content = {
         "schema_version": schema.SCHEMA_VERSION,
         "spec": dataclasses.asdict(source.spec),
         "source": source_facts,
         "shards": shards.identity(planned),
         # Pictures are compared shard by shard.
-        "inputs": source.inputs.notes() | {"pictures": {}},
+        "labels": {name: noted[-1] for name, noted in notes["labels"].items()},
+        "others": [notes[kind] for kind in ("listings", "trees", "presence")],
     }
     return planned, json.loads(json.dumps(content))
 

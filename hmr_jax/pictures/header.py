@@ -123,6 +123,8 @@ def _png(data: bytes) -> Header:
         raise ValueError(f"expected IHDR first in a PNG file, found {data[12:16]!r}")
     orientation, end = 1, 0
     for name, start, end in _chunks(data, 8, ">I4s", padded=False, tail=4):
+        if name == b"IEND":
+            break  # what follows is no part of the picture
         if name == b"eXIf":
             orientation = _exif_orientation(data[start:end])
     plain = bits == 8 and colour in (0, 2) and orientation == 1

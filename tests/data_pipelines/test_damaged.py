@@ -122,7 +122,7 @@ def test_damaged_reports_are_named(folder):
 def test_damaged_notes_are_named(folder):
     path = folder / inputs.FILE
     content = inputs.read(str(folder)) | {
-        "labels": {"a": "1"},
+        "labels": {"a": [1, 2, "1"]},
         "listings": {"b*": [1, "2"]},
         "trees": {"c": [True, 1, "3"]},
         "pictures": {"d": [1, 2, "4"]},

@@ -171,6 +171,22 @@ def test_a_conversion_goes_on_but_for_shards_whose_files_changed(
     assert asked == ["a.json 1", "a.json 3"]
 
 
+def test_notes_of_many_labels_are_not_repeated_in_every_shard(tmp_path):
+    """A body counts for every shard; one of many labels for those that follow it."""
+    (tmp_path / "body.json").write_text("1")
+    paths = [tmp_path / "raw" / f"{i}.json" for i in range(100)]
+    (tmp_path / "raw").mkdir()
+    source = Asking(str(tmp_path / "raw"), body=str(tmp_path / "body.json"))
+    source.read_json(source.body)
+    for path in paths:
+        path.write_text("1")
+        source.read_json(str(path))
+    assert len(source.inputs.taken()["labels"]) == 101
+    source.read_json(str(paths[3]))
+    assert set(source.inputs.taken()["labels"]) == {"<body>", "3.json"}
+    assert len(source.inputs.notes()["labels"]) == 101
+
+
 def test_records_of_an_earlier_version_are_kept(tmp_path, raw, monkeypatch):
     before = {"shift": 0.0, "body_digest": ""}
     with monkeypatch.context() as earlier:
