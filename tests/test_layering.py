@@ -82,7 +82,6 @@ def test_data_pipelines_use_the_tables_alone():
                     (
                         "hmr_jax.body.genders",
                         "hmr_jax.body.joint_set",  # and joint_sets
-                        "hmr_jax.body.genders",
                         "hmr_jax.body.npz",
                         "hmr_jax.body.unpickle",
                         "hmr_jax.errors",

@@ -184,7 +184,7 @@ def test_genders(code, gender):
 
 @pytest.mark.parametrize("code", ["x", "", "man", 2, None, "fem"])
 def test_unknown_genders_are_named(code):
-    message = "nothing: a.npz: row 3: expected a gender .*found"
+    message = "nothing: a.npz: row 3: expected m, f, n, .*found"
     with pytest.raises(RecordError, match=message):
         gender_of(Nothing("x"), "a.npz: row 3", code)
 

@@ -73,7 +73,7 @@ def test_another_release(tmp_path):
     for change, text in (
         (
             {"genders": np.array(["m", "x", "f"])},
-            "row 1: expected a gender",
+            "row 1: expected m, f",
         ),
         ({"bbox_whs": np.zeros((3, 2))}, r"bbox_whs of shape \[3\]"),
     ):
