@@ -94,6 +94,18 @@ def test_a_part_of_a_dataset(raw, tmp_path, capfd):
     assert "split: expected one of train, test, found val" in error
 
 
+def test_a_dataset_whose_files_changed_is_built_again_on_request(raw, tmp_path, capfd):
+    (raw / "images" / "1.png").unlink()
+    argv = ["build", "toy", f"--raw={raw}", f"--out={tmp_path}/out", "--skip_bad=1"]
+    run(capfd, *argv)
+    assert "train: 4 records" in run(capfd, *argv)
+    (raw / "images" / "1.png").write_bytes(make_record(1)["image"])
+    error = run(capfd, *argv, code=1)
+    assert "images/1.png: is new" in error and "--rebuild" in error
+    assert "train: 5 records" in run(capfd, *argv, "--rebuild")
+    assert records.verify(tmp_path / "out") == {"train": 5, "test": 2}
+
+
 def test_bad_records_are_named_or_left_out(raw, tmp_path, capfd):
     (raw / "images" / "1.png").unlink()
     (raw / "images" / "6.png").write_bytes(b"nothing")

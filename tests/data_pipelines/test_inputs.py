@@ -11,6 +11,7 @@ import pytest
 from data_pipelines import records, schema
 from data_pipelines.builders import base, catalog, selecting, synthetic
 from data_pipelines.builders.raw import RawSource
+from hmr_jax.errors import UserError
 from tests.data_pipelines.people import People, encode_image, make_record
 from tests.data_pipelines.test_builders import Samples
 
@@ -232,6 +233,33 @@ def test_bodies_and_backgrounds_of_rendered_people(tmp_path, raw):
     write_unnoticed(tmp_path / "body.json", "11")
     with pytest.raises(schema.RecordError, match="<body>: 1 files before, others"):
         base.build(make, tmp_path / "out", progress=False)
+
+
+WRONG = {
+    "agora": {"fit": "x"},
+    "coco": {"people": "x"},
+    "flic_full": {"joint_set": "x"},
+    "freihand": {"layout": "x"},
+    "human_data": {},
+    "int_db": {"dataset": "x"},
+    "lsp": {"joint_set": "x"},
+    "mpi_inf_3dhp": {"rule": "x"},
+    "muco_3dhp": {"people": "x"},
+    "occlusion_person": {"joint_set": "x"},
+    "penn_action": {"box": "x"},
+    "posetrack": {"box": "x"},
+    "pw3d": {"boxes": "x"},
+    "pw3d_hierprob": {"layout": "x"},
+    "surreal": {"train_frames": "x"},
+    "vibe_db": {"dataset": "x"},
+    "no_dataset": {},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_options_are_the_users_errors(name, tmp_path):
+    with pytest.raises(UserError, match="expected"):
+        selecting.open_named(name, str(tmp_path), WRONG[name])
 
 
 @pytest.mark.parametrize("name", catalog.CATALOG)

@@ -213,8 +213,16 @@ def test_the_records_on_disk(dataset, tmp_path):
         for frame in range(2):
             image = folder / "imageFiles" / name / f"image_{frame:05d}.jpg"
             put(image, picture(frame, SIZE))
-    directory = build(functools.partial(Pw3d, str(folder)), tmp_path / "out")
+    factory = functools.partial(Pw3d, str(folder))
+    directory = build(factory, tmp_path / "out")
     assert directory.spec == Pw3d.spec
+    sequences = folder / "sequenceFiles" / "train"
+    (sequences / "._a_00.pkl").write_bytes(b"what macOS leaves")
+    assert build(factory, tmp_path / "out").fingerprint == directory.fingerprint
+    put(sequences / "c_00.pkl", python2_pickle(sequence(rng, "c_00", frames=2)))
+    message = r"sequenceFiles/train/\*.pkl: 1 files before, 2 now.*--rebuild"
+    with pytest.raises(RecordError, match=message):
+        build(factory, tmp_path / "out")
 
 
 def test_what_is_missing_is_named(dataset):
