@@ -93,7 +93,9 @@ def go_on(iterator: Any, state: Any, *, other_data: bool) -> None:
         iterator.restore(state)
     except UserError as error:
         if not other_data:
-            raise
+            raise UserError(
+                f"{error}; resume_with_other_data=True goes on with other data"
+            ) from error
         fresh = iterator.state()
         if "epoch" in fresh and "epoch" in state:
             fresh = {**fresh, "epoch": state["epoch"] + 1, "step": 0}

@@ -1,12 +1,21 @@
 """What is scored is kept, whatever fails after it."""
 
+import io
 import json
+import uuid
 
 import ml_collections
+import numpy as np
 import pytest
+from absl import flags
 
+from hmr_jax import remote
+from hmr_jax.commands import cli
+from hmr_jax.commands.hierprob_datasets import write_per_frame
 from hmr_jax.commands.results import Results
 from hmr_jax.errors import UserError
+from hmr_jax.render import draw
+from hmr_jax.training import records
 
 
 class Scores:
@@ -57,3 +66,33 @@ def test_a_fault_in_a_baseline_is_shown(tmp_path, capsys):
         results.add("trained", Scores(40.0))
         results.add_baseline("mean pose", lambda: 1 / 0)
     assert capsys.readouterr().out == "trained 40.0\n"
+
+
+def test_results_and_pictures_go_to_remote_folders(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    out = remote.location(f"memory://{uuid.uuid4().hex}/scores")
+    with make(out) as results:
+        results.add("trained", Scores(40.0))
+        draw.save_png(out / "overlays.png", np.zeros((4, 4, 3), np.uint8))
+        write_per_frame(out, {"PVE": np.arange(3.0)})
+    rows = json.loads((out / "eval.json").read_text())["rows"]
+    assert rows == {"trained": {"error_mm": 40.0}}
+    assert (out / "overlays.png").read_bytes().startswith(b"\x89PNG")
+    array = np.load(io.BytesIO((out / "PVE_per_frame.npy").read_bytes()))
+    np.testing.assert_array_equal(array, [0.0, 1.0, 2.0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_config_of_a_remote_run_is_found():
+    workdir = f"memory://{uuid.uuid4().hex}/run"
+    with pytest.raises(FileNotFoundError, match=f"--workdir: no such .*{workdir}"):
+        cli.existing(workdir, "--workdir")
+    records.write_json(f"{workdir}/run.json", {"config": {"seed": 3}})
+
+    def define(values):
+        flags.DEFINE_string("workdir", None, "The run.", flag_values=values)
+
+    argv = [f"--workdir={workdir}", "--config.seed=4"]
+    values, _ = cli.parse("eval", None, define, argv, with_config=True)
+    assert cli.config_of_run(values).seed == 4
+    assert cli.existing(workdir, "--workdir") == remote.location(workdir)
