@@ -3,7 +3,7 @@
 import abc
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from data_pipelines import schema
@@ -43,14 +43,21 @@ class RecordSource(abc.ABC):
     citation: str = ""
     traits: dict[str, Any] = {}
     file_options: Sequence[str] = ()
-    arguments: Mapping[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "RecordSource":
         """Note the arguments, so that no dataset can forget one in its ``config``."""
         self = super().__new__(cls)
-        bound = inspect.signature(cls).bind_partial(*args, **kwargs)
+        signature = inspect.signature(cls.__init__)
+        bound = signature.bind_partial(self, *args, **kwargs)
         bound.apply_defaults()
-        self.arguments = dict(bound.arguments)
+        self.arguments = {}
+        for name in list(signature.parameters)[1:]:  # without self
+            kind = signature.parameters[name].kind
+            if kind == inspect.Parameter.VAR_KEYWORD:
+                self.arguments |= bound.arguments.get(name, {})
+            elif kind != inspect.Parameter.VAR_POSITIONAL and name in bound.arguments:
+                self.arguments[name] = bound.arguments[name]
         return self
 
     @abc.abstractmethod
@@ -79,7 +86,7 @@ class RecordSource(abc.ABC):
         Names of files begin in ``raw`` where the dataset has such an argument.
         """
         roots = {"": self.arguments.get("raw") or ""}
-        roots |= {name: self.arguments[name] or "" for name in self.file_options}
+        roots |= {name: self.arguments.get(name) or "" for name in self.file_options}
         return Inputs(roots)
 
     def example(self, split: str, key: Key) -> schema.Record:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import records, schema
-from data_pipelines.builders import base, catalog, selecting, synthetic
+from data_pipelines.builders import base, catalog, selecting, source, synthetic
 from data_pipelines.builders.raw import RawSource
 from hmr_jax.errors import UserError
 from tests.data_pipelines.people import People, encode_image, make_record
@@ -233,6 +233,33 @@ def test_bodies_and_backgrounds_of_rendered_people(tmp_path, raw):
     write_unnoticed(tmp_path / "body.json", "11")
     with pytest.raises(schema.RecordError, match="<body>: 1 files before, others"):
         base.build(make, tmp_path / "out", progress=False)
+
+
+class Plain(source.RecordSource):
+    """Has no arguments."""
+
+    name = "plain"
+
+    def splits(self):
+        return ()
+
+    def keys(self, split):
+        return ()
+
+
+class More(Asking):
+    """Hands what it does not know on."""
+
+    def __init__(self, raw, *, own=3, **others):
+        super().__init__(raw, **others)
+        self.own = own
+
+
+def test_arguments_are_captured_without_init_and_with_more():
+    assert Plain().config() == {}
+    assert Asking("x", shift=2.0).config() == {"body": False, "shift": 2.0}
+    config = More("x", shift=1.5, body="b").config()
+    assert config["own"] == 3 and config["shift"] == 1.5 and config["body"] is True
 
 
 WRONG = {
