@@ -24,6 +24,7 @@ from data_pipelines.builders.pandas_frames import read_frame
 from data_pipelines.builders.raw import RawSource
 from hmr_jax.body.npz import read_npy, read_npz
 from hmr_jax.body.readers import load_body, read_arrays
+from hmr_jax.body.surface import read_uv_processed
 from hmr_jax.body.unpickle import load_pickle
 from hmr_jax.commands import cli, person_boxes
 from hmr_jax.convert import read_torch_checkpoint
@@ -31,15 +32,19 @@ from hmr_jax.errors import UserError
 from hmr_jax.export import params, stablehlo
 from hmr_jax.outside import FileError, json_digest, reader, reading
 from hmr_jax.synthetic import motion, pose_bank
+from hmr_jax.synthetic.textures import read_textures
 from hmr_jax.training.records import RunRecord, plot_curves, read_json
 from hmr_jax.training.writers import read_jsonl
+from tests.body.test_surface import smpl_sized, uv_fields
 from tests.conftest import tiny_body_arrays
 from tests.convert import torch_writer
 from tests.data_pipelines.builders.written import joblib_dump
 
+__all__ = ["smpl_sized"]  # a fixture
 BODY = tiny_body_arrays()
 JOINTS = np.random.default_rng(0).uniform(0, 50, (2, 17, 3))
 VARIABLES = {"params": {"a": np.arange(6.0, dtype=np.float32), "b": np.ones((2, 2))}}
+TEXTURE = np.zeros((1, 1200, 800, 3), np.uint8)
 CONFIG = {"system": "ikol", "train": {"num_steps": 3}, "sources": [1, 2]}
 
 
@@ -132,6 +137,10 @@ READERS = {
     "amass.npz": (
         lambda path: _save_npz(path, poses=np.zeros((4, 156)), mocap_framerate=60.0),
         motion.load_motion,
+    ),
+    "textures.npz": (
+        lambda path: np.savez_compressed(path, grey=TEXTURE, nongrey=TEXTURE),
+        read_textures,
     ),
     "boxes.json": (
         lambda path: path.write_text(json.dumps(ROWS)),
@@ -332,6 +341,21 @@ def test_a_bundle_with_mutated_files(tmp_path, tiny_body):
             except (UserError, OSError) as error:
                 assert str(tmp_path / "b") in str(error), what
         path.write_bytes(whole)
+
+
+def test_a_mutated_surface(tmp_path, smpl_sized):
+    path = tmp_path / "UV_Processed.mat"
+    scipy.io.savemat(path, uv_fields(), do_compression=True)
+    whole = path.read_bytes()
+    read_uv_processed(path, smpl_sized)
+    for what, data in mutations(path.name, whole, {}):
+        path.write_bytes(data)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read_uv_processed(path, smpl_sized)
+        except (UserError, OSError) as error:
+            assert str(path) in str(error), what
 
 
 def test_curves_of_a_log_with_strange_rows(tmp_path):
