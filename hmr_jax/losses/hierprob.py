@@ -42,6 +42,7 @@ def matrix_fisher_nll(
     overreg: float = OVERREG,
     normalizer: Normalizer = "accurate",
     signs: SvdSigns = "lapack_old",
+    s: Float[Array, "*batch 3"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Negative log likelihood of rotations, the normaliser weighed by ``overreg``.
 
@@ -51,6 +52,8 @@ def matrix_fisher_nll(
         overreg: factor on log c; 1 is the plain likelihood.
         normalizer: ``accurate``, or ``published`` for the original's biased sum.
         signs: of the decomposition; they change neither value nor gradient.
+        s: the proper singular values of ``matrix``, as differentiable functions of it,
+            where they are known already; None decomposes here.
 
     Returns:
         ``-tr(F^T R) + overreg log c``; finite with finite gradients for every F.
@@ -64,7 +67,8 @@ def matrix_fisher_nll(
         raise ValueError(
             f"matrix {matrix.shape} and target {target_rotmat.shape} differ"
         )
-    s = proper_svd(matrix, signs).s
+    if s is None:
+        s = proper_svd(matrix, signs).s
     return overreg * log_normalizer(s, normalizer) - jnp.sum(
         matrix * target_rotmat, (-2, -1)
     )
@@ -82,7 +86,8 @@ def hierprob_losses(
     """All losses of a batch for which predictions are given.
 
     Args:
-        predictions: ``pose_fisher_matrix`` [B, 23, 3, 3], ``shape_mean`` and
+        predictions: ``pose_fisher_matrix`` [B, 23, 3, 3], optionally its proper
+            singular values ``pose_s`` [B, 23, 3], ``shape_mean`` and
             ``shape_log_std`` [B, 10], ``joints2d_norm`` [B, K, 17, 2] in [-1, 1] over
             the image (K = 1 for the mode, 1 + samples with samples stacked behind it),
             ``global_rotmat`` [B, 3, 3], and optionally ``vertices_m`` [B, V, 3] and
@@ -111,7 +116,8 @@ def hierprob_losses(
     valid = batch.get("valid", jnp.ones_like(matrix[:, 0, 0, 0]))
     # Labels of padding are cleared: a NaN there must not reach the gradient.
     rotmats = _cleared(batch["target_pose_rotmats"], valid)
-    nll = matrix_fisher_nll(matrix, rotmats, overreg, normalizer, signs)
+    s = predictions.get("pose_s")
+    nll = matrix_fisher_nll(matrix, rotmats, overreg, normalizer, signs, s)
     shape = DiagonalGaussian(predictions["shape_mean"], predictions["shape_log_std"])
     target_shape = _cleared(batch["target_shape"], valid)
     losses = {

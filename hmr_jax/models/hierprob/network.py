@@ -5,7 +5,9 @@ ancestors, and the shape a Gaussian.
 Source: Sengupta et al., ICCV 2021; specs/hierprob.md section 4.
 """
 
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -76,10 +78,42 @@ class _PoseHead(nn.Module):
         return (*first, *_Weights(self.hidden, 9, name="out")())
 
 
+class _Slots(NamedTuple):
+    """Where joints stand in a rectangle of levels and places, the rest of it empty.
+
+    Attributes:
+        levels: joints of each level, ancestors first.
+        width: places in a level.
+        ancestors: slots [levels, width, chain] of each joint's ancestors, nearest
+            first; the last slot, which stays empty, where there are no more.
+    """
+
+    levels: tuple[tuple[int, ...], ...]
+    width: int
+    ancestors: np.ndarray
+
+
+def _slots(parents: Sequence[int]) -> _Slots:
+    levels = tree_levels(parents)
+    width = max(map(len, levels))
+    slot = {
+        joint: number * width + place
+        for number, level in enumerate(levels)
+        for place, joint in enumerate(level)
+    }
+    empty = len(levels) * width
+    above = np.full((len(levels), width, len(levels) - 1), empty, np.int32)
+    for joint, chain in enumerate(ancestors(parents)):
+        number, place = divmod(slot[joint], width)
+        above[number, place, : len(chain)] = [slot[other] for other in chain]
+    return _Slots(levels, width, above)
+
+
 class HierarchicalPose(nn.Module):
     """Matrix-Fisher parameters of every joint, ancestors first.
 
-    Joints at one depth of the tree are computed together, in one decomposition.
+    Joints at one depth of the tree are computed together, and the depths one after
+    another by a loop: the decomposition is then compiled once, not for each depth.
 
     Attributes:
         parents: parent of each joint, -1 for a root.
@@ -106,60 +140,106 @@ class HierarchicalPose(nn.Module):
         Returns:
             Distributions [batch, joints].
         """
-        size = embedding.shape[-1]
-        chains = ancestors(self.parents)
+        (batch, size), slots = embedding.shape, _slots(self.parents)
         heads = [
-            _PoseHead(size + 21 * len(chain), self.hidden, name=f"joint_{joint}")()
-            for joint, chain in enumerate(chains)
+            _PoseHead(
+                size + sum(_TOLD) * len(chain), self.hidden, name=f"joint_{joint}"
+            )()
+            for joint, chain in enumerate(ancestors(self.parents))
         ]
-        # Of each joint: U, s and mode, flat. Made once: a mode for every descendant
-        # makes the gradient's program a quarter longer, and slower to compile.
-        done: dict[int, tuple[Array, ...]] = {}
-        fishers = []
-        levels = tree_levels(self.parents)
-        for level in levels:
-            inputs = [self._input(embedding, chains[j], done) for j in level]
-            matrix = self._level(jnp.stack(inputs, 1), [heads[j] for j in level])
-            fisher = MatrixFisher(matrix, *proper_svd(matrix, self.signs, self.min_gap))
-            fishers.append(fisher)
-            told = [
-                x.reshape(*matrix.shape[:2], -1)
-                for x in (fisher.u, fisher.s, fisher.mode())
-            ]
-            for place, joint in enumerate(level):
-                done[joint] = tuple(x[:, place] for x in told)
-        joints = [joint for level in levels for joint in level]
-        together = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *fishers)
-        if joints == sorted(joints):
-            return together
-        order = np.argsort(joints)
-        return jax.tree.map(lambda x: x[:, order], together)
+        (known, *of_ancestors), *others = _padded_heads(size, heads, slots)
+        known = _HIGHEST("bi,ljio->lbjo", embedding, known)
+        identity = self.identity_weight * jnp.eye(3, dtype=embedding.dtype)
 
-    def _input(
-        self,
-        embedding: Array,
-        chain: tuple[int, ...],
-        done: dict[int, tuple[Array, ...]],
-    ) -> Array:
-        """The embedding, all ancestors' U, all their s, all their modes."""
-        above = zip(*(done[joint] for joint in chain), strict=True)
-        return jnp.concatenate([embedding, *(x for kind in above for x in kind)], -1)
-
-    def _level(self, inputs: Array, heads: list[tuple[Array, ...]]) -> Array:
-        """Parameters [batch, len(heads), 3, 3] of joints with inputs of one length."""
-        first, first_bias, second, second_bias = (
-            jnp.stack(parts) for parts in zip(*heads, strict=True)
-        )
-
-        def apply(x, kernel, bias):
-            product = jnp.einsum(
-                "bji,jio->bjo", x, kernel, precision=jax.lax.Precision.HIGHEST
+        def level(told, inputs):
+            number, above, known, kernels, (bias, second, second_bias) = inputs
+            # Of all ancestors the U, the s, the modes; zeros where there are none,
+            # which meet weights of zero.
+            seen = [jnp.take(x, above, axis=1) for x in told]
+            rows = [x.reshape(*x.shape[:2], -1) for x in seen]
+            u, s, mode = (
+                _HIGHEST("bji,jio->bjo", x, kernel)
+                for x, kernel in zip(rows, kernels, strict=True)
             )
-            return product + bias[None]
+            hidden = nn.elu((known + u) + (s + mode) + bias[None])
+            entries = _HIGHEST("bji,jio->bjo", hidden, second) + second_bias[None]
+            matrix = entries.reshape(*entries.shape[:2], 3, 3) + identity[None, None]
+            fisher = MatrixFisher(matrix, *proper_svd(matrix, self.signs, self.min_gap))
+            flat = [
+                x.reshape(*x.shape[:2], -1) for x in (fisher.u, fisher.s, fisher.mode())
+            ]
+            place = number * slots.width
+            return [
+                jax.lax.dynamic_update_slice_in_dim(x, new, place, 1)
+                for x, new in zip(told, flat, strict=True)
+            ], fisher
 
-        entries = apply(nn.elu(apply(inputs, first, first_bias)), second, second_bias)
-        identity = self.identity_weight * jnp.eye(3, dtype=entries.dtype)
-        return entries.reshape(*entries.shape[:2], 3, 3) + identity[None, None]
+        count = len(slots.levels)
+        places = count * slots.width + 1
+        told = [jnp.zeros((batch, places, n), embedding.dtype) for n in _TOLD]
+        inputs = (
+            jnp.arange(count),
+            jnp.asarray(slots.ancestors),
+            known,
+            of_ancestors,
+            others,
+        )
+        _, fishers = jax.lax.scan(level, told, inputs)
+        return jax.tree.map(lambda x: _by_joint(x, slots), fishers)
+
+
+_TOLD = (9, 3, 9)
+"""Numbers of what a joint tells its descendants: its U, s and mode."""
+
+
+_HIGHEST = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+def _padded_heads(
+    size: int, heads: Sequence[tuple[Array, ...]], slots: _Slots
+) -> tuple[list[Array], Array, Array, Array]:
+    """Weights of all heads, zero in empty slots and for ancestors that are not there.
+
+    Args:
+        size: of the embedding.
+        heads: of each joint, see ``_PoseHead``.
+        slots: their places.
+
+    Returns:
+        Of the hidden layer the kernels of the embedding and of the ancestors' U, s and
+        mode, and the bias; kernel and bias of the output. Each [levels, width, ...].
+    """
+    stacked = []
+    for depth, level in enumerate(slots.levels):
+        empty, missing = slots.width - len(level), len(slots.levels) - 1 - depth
+        first, *others = (
+            _filled(jnp.stack(parts), 0, empty)
+            for parts in zip(*(heads[joint] for joint in level), strict=True)
+        )
+        ends = size + depth * np.cumsum((0, *_TOLD[:-1]))
+        kernels = [
+            _filled(kernel, 1, missing * numbers)
+            for kernel, numbers in zip(
+                jnp.split(first, ends, axis=1), (0, *_TOLD), strict=True
+            )
+        ]
+        stacked.append((kernels, *others))
+    return jax.tree.map(lambda *x: jnp.stack(x), *stacked)
+
+
+def _filled(x: Array, axis: int, count: int) -> Array:
+    """Zeros behind the end of an axis."""
+    return jnp.pad(x, [(0, count if axis == i else 0) for i in range(x.ndim)])
+
+
+def _by_joint(x: Array, slots: _Slots) -> Array:
+    """[levels, batch, width, ...] to [batch, joints, ...]."""
+    parts = [x[i, :, : len(level)] for i, level in enumerate(slots.levels)]
+    together = jnp.concatenate(parts, 1)
+    joints = [joint for level in slots.levels for joint in level]
+    if joints == sorted(joints):
+        return together
+    return together[:, np.argsort(joints)]
 
 
 class HierProbNet(nn.Module):
