@@ -18,6 +18,8 @@ def shared() -> ConfigDict:
     # Side of the square crop, a multiple of 32.
     config.image_size_px = 256
     config.resume_with_other_data = False
+    # Programs with few optimisations: for trial runs, most of which is compiling.
+    config.compile_fast = False
 
     # Empty path: the open body that comes with the package. Else an SMPL .pkl or .npz,
     # or a folder of the published files, of which gender chooses one, with the .npy of
@@ -191,6 +193,7 @@ def as_published(config: ConfigDict) -> None:
 
 def quicktest(config: ConfigDict) -> None:
     """A run that ends within a minute and shows only that everything works."""
+    config.compile_fast = True
     config.image_size_px = 64
     config.model.depth = 18
     config.model.width = 8

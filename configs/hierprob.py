@@ -186,6 +186,7 @@ def as_published(config: ConfigDict) -> None:
 
 def quicktest(config: ConfigDict) -> None:
     """A run that ends within a minute and shows only that everything works."""
+    config.compile_fast = True
     config.image_size_px = 64
     config.model.update({"width": 8, "hidden": 32, "embedding": 16, "pose_hidden": 8})
     config.optimizer.warmup_steps = 0

@@ -19,6 +19,13 @@ FEW_OPTIMIZATIONS = not os.environ.get("HMR_TEST_OPTIMIZED")
 if FEW_OPTIMIZATIONS:
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
+# Compiling is most of the suite's time: with HMR_TEST_CACHE set to a folder, programs
+# are kept between tests, processes and runs.
+if _cache := os.environ.get("HMR_TEST_CACHE"):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["HMR_JAX_CACHE"] = "off"  # the user's own stays out of it
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -29,11 +36,6 @@ TESTS = pathlib.Path(__file__).parent
 STRICT_DTYPE_ROOMS = ("geometry", "body", "solvers", "losses", "metrics")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiling is most of the suite's time; with this set, programs are kept between runs.
-_cache = os.environ.get("HMR_TEST_CACHE")
-if _cache:
-    jax.config.update("jax_compilation_cache_dir", _cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,13 @@ def _strict_dtypes(request):
             yield
     else:
         yield
+
+
+@pytest.fixture(autouse=True)
+def _compiled_alike():
+    """Undo what the command of a trial run chose for its own process."""
+    yield
+    jax.config.update("jax_disable_most_optimizations", FEW_OPTIMIZATIONS)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from hmr_jax.commands import compilation_cache
 from hmr_jax.errors import UserError
 from hmr_jax.outside import json_digest, json_object, reading
 from hmr_jax.remote import Location, location
@@ -106,6 +107,7 @@ def parse(
         raise UsageError(f"the config has no field {text}") from error
     if with_config:
         _check_config(values)
+        compilation_cache.optimize_as(values.config)
     return values, rest
 
 
@@ -228,6 +230,7 @@ def run(name: str, main: Callable[[list[str]], int | None], argv: list[str]) -> 
         0 done; 1 it could not be done; 2 the command line is wrong; 130 interrupted.
     """
     set_up_logging()
+    compilation_cache.set_up()
     try:
         return main(argv) or 0
     except HelpShown:

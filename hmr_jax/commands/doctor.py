@@ -3,9 +3,10 @@
     hmr-jax doctor
     hmr-jax doctor --body=SMPL_NEUTRAL.pkl
 
-Prints versions, devices and optional packages, then runs small checks: the open body
-and hand, skinning, inverse kinematics and its gradient, long float32 reductions. With
---body it also reads a body file of yours. Exit code 1 where a check fails.
+Prints versions, devices, where compiled programs are kept (HMR_JAX_CACHE names another
+folder, or off) and optional packages, then runs small checks: the open body and hand,
+skinning, inverse kinematics and its gradient, long float32 reductions. With --body it
+also reads a body file of yours. Exit code 1 where a check fails.
 """
 
 import importlib.metadata
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from hmr_jax.commands import cli
+from hmr_jax.commands import cli, compilation_cache
 
 CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "safetensors")
 OPTIONAL = {
@@ -86,6 +87,7 @@ def _print_machine() -> None:
     print("  " + ", ".join(f"{name} {_version(name)}" for name in CORE))
     kinds = [device.device_kind for device in jax.devices()]
     print(f"  backend {jax.default_backend()}: {', '.join(kinds)}")
+    print(f"  compiled programs: {compilation_cache.describe()}")
     if tensorflow := _version("tensorflow"):
         print(f"  tensorflow {tensorflow}")
     for name, purpose in OPTIONAL.items():
