@@ -224,10 +224,15 @@ def _resolve(triangles: Array, face: Array) -> Fragments:
     )
 
 
-def _default_chunk(num_pixels: int) -> int:
-    if jax.default_backend() != "cpu":
-        return ACCELERATOR_CHUNK
-    return CPU_CHUNK if num_pixels <= 512 * 512 else CPU_CHUNK_LARGE
+def _of_device(nearest, chunk_size: int | None, cpu_chunk: int, *inputs) -> Array:
+    """Faces by chunks of the size given, or of that for the program's device."""
+    if chunk_size is not None:
+        return nearest(*inputs, chunk_size=chunk_size)
+    cpu, default = (
+        functools.partial(nearest, chunk_size=size)
+        for size in (cpu_chunk, ACCELERATOR_CHUNK)
+    )
+    return jax.lax.platform_dependent(*inputs, cpu=cpu, default=default)
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width", "near_m", "chunk_size"))
@@ -269,13 +274,15 @@ def rasterize(
     """
     if height < 1 or width < 1:
         raise ValueError(f"expected a positive image size, got {height} x {width}")
-    if chunk_size is None:
-        chunk_size = _default_chunk(height * width)
     num_vertices = vertices_screen.shape[0]
     in_range = jnp.all((faces >= 0) & (faces < num_vertices), axis=1)
     triangles = vertices_screen[jnp.clip(faces, 0, num_vertices - 1)]
-    face = _nearest_faces(
-        jax.lax.stop_gradient(triangles), in_range, height, width, near_m, chunk_size
+    face = _of_device(
+        functools.partial(_nearest_faces, height=height, width=width, near_m=near_m),
+        chunk_size,
+        CPU_CHUNK if height * width <= 512 * 512 else CPU_CHUNK_LARGE,
+        jax.lax.stop_gradient(triangles),
+        in_range,
     )
     return _resolve(triangles, face)
 

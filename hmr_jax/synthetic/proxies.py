@@ -206,9 +206,11 @@ def sample_figures(
 
 def _each(one: Callable[..., Any], *inputs: Any) -> Any:
     """Apply a function to every image: at once, or on a CPU one by one."""
-    if jax.default_backend() == "cpu":
+
+    def in_turn(*inputs):
         return jax.lax.map(lambda values: one(*values), inputs)
-    return jax.vmap(one)(*inputs)
+
+    return jax.lax.platform_dependent(*inputs, cpu=in_turn, default=jax.vmap(one))
 
 
 def render_figures(
