@@ -42,6 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.optimizer.clip_global_norm = 10.0
     config.train.num_steps = 2400
     config.train.checkpoint_every = 600
+    config.train.evaluate_every = 600  # with a first picture of what is predicted
     config.data.batch_size = 16
     config.data.sources = ConfigDict({"synthetic": 1.0})
     # No mirror images of pictures: the suit's colours tell left from right. The poses

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -12,10 +13,13 @@ from hmr_jax.commands.results import Results
 from hmr_jax.errors import UserError
 from hmr_jax.evaluation.evaluator import format_table
 from hmr_jax.evaluation.protocols import get_protocol
-from hmr_jax.remote import Location
+from hmr_jax.remote import Location, location
 from hmr_jax.render import draw
 from hmr_jax.training import ikol_task
 from hmr_jax.training.task import Task
+
+SHOWN_IN_TRAINING = 8
+"""People on the sheet of pictures that appears while a run goes on."""
 
 
 def make_task(config: Any) -> Task:
@@ -62,7 +66,10 @@ def _check_best(config) -> None:
 
 
 def evaluation(config: Any, task: Task, body: BodyModel, workdir: Any) -> Any:
-    """The periodic evaluation, or None where the config names no data for it."""
+    """The periodic evaluation, or None where the config names no data for it.
+
+    After each, ``overlays.png`` in the workdir shows what is predicted so far.
+    """
     if not config.eval.source:
         return None
     _check_best(config)
@@ -77,6 +84,9 @@ def evaluation(config: Any, task: Task, body: BodyModel, workdir: Any) -> Any:
                 "config.eval.best_protocol/best_metric: expected one of "
                 f"{sorted(metrics)}, found {best!r}"
             )
+        if jax.process_index() == 0:
+            path = location(workdir) / "overlays.png"
+            _draw(scorer, variables, config, body, SHOWN_IN_TRAINING, path)
         return metrics
 
     return evaluate
@@ -111,13 +121,13 @@ def score_and_draw(config: Any, values: Any, out: Location) -> None:
             )
         if values.pictures > 0:
             path = out / "overlays.png"
-            _draw(scorer, trained, config, body, values.pictures, path)
+            _draw(scorer, trained.variables, config, body, values.pictures, path)
 
 
-def _draw(scorer, trained, config, body, count, path) -> None:
+def _draw(scorer, variables, config, body, count, path) -> None:
     pictures: list[np.ndarray] = []
     for batch in scorer.batches():
-        predictions = scorer.predict(trained.variables, batch)
+        predictions = scorer.predict(variables, batch)
         vertices = predictions["vertices_cam_m"]
         left = count - len(pictures)
         pictures += scoring.overlays(config, body, batch, vertices, left)

@@ -76,6 +76,8 @@ def test_training_leaves_a_run_behind(trained):
     assert record["config"]["data"]["batch_size"] == 4
     assert record["data_fingerprint"]
     assert (trained / "loss_curve.png").is_file()
+    # Pictures of held-out people, before anyone asks for them.
+    assert (trained / "overlays.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_finished_run_and_other_data(trained, project, capfd):
