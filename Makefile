@@ -5,7 +5,7 @@ RUN ?= runs/quickstart
 BIN := $(VENV)/bin
 HMR := $(BIN)/hmr-jax
 
-.PHONY: quickstart test test-slow test-all lint types format clean
+.PHONY: quickstart test test-slow test-optimized test-brief test-all lint types format clean
 
 $(VENV)/.base: setup.cfg pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'hmr_jax needs Python 3.11 or newer, found %d.%d (set PYTHON=...)' % sys.version_info[:2])"
@@ -29,8 +29,17 @@ quickstart: $(VENV)/.base
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2
 
+# Compiled as users do: the long tests; and with the fast ones.
 test-slow: $(VENV)/.dev
-	HMR_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -q -m slow
+	HMR_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -q -n 2 -m slow
+
+test-optimized: $(VENV)/.dev
+	HMR_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
+
+# What a second Python must show: a clean import and some rooms.
+test-brief: $(VENV)/.dev
+	$(BIN)/python -W error -c "import hmr_jax"
+	$(BIN)/python -m pytest -q tests/geometry tests/metrics tests/training tests/test_files.py
 
 test-all: test test-slow
 

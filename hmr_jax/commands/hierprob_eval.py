@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.typing import ArrayLike
 
 from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import lsp_joints
@@ -129,7 +130,7 @@ def draw_examples(
     logging.info("pictures: %s", path)
 
 
-def _resized(image: np.ndarray) -> np.ndarray:
+def _resized(image: ArrayLike) -> np.ndarray:
     return draw.resized(draw.to_uint8(np.asarray(image)), TILE_PX, TILE_PX)
 
 
