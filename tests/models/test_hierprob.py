@@ -143,7 +143,9 @@ def test_nothing_to_see_gives_the_body_of_an_empty_representation(apply, body):
     out = jax.jit(hierprob.decode)(apply(proxy), body)
     for name, value in out.items():
         assert np.isfinite(value).all(), name
-    np.testing.assert_array_equal(out["vertices_m"][0], out["vertices_m"][1])
+    # Equal up to rounding, which may depend on the place in the batch.
+    first, second = out["vertices_m"]
+    np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
