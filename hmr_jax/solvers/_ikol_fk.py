@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from hmr_jax.geometry import rotations, safe
 from hmr_jax.solvers import _ikol_frames
@@ -111,7 +111,7 @@ def to_slots(per_joint: Float[Array, "18 *rest"]) -> Float[Array, "7 3 *rest"]:
     return jnp.concatenate([full, padded])
 
 
-def from_slots(per_slot: Float[Array, "7 3 *rest"]) -> Float[Array, "18 *rest"]:
+def from_slots(per_slot: Shaped[Array, "7 3 *rest"]) -> Shaped[Array, "18 *rest"]:
     """Inverse of ``to_slots``."""
     rest = per_slot.shape[2:]
     full = per_slot[:4].reshape(12, *rest)

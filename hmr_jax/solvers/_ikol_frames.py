@@ -6,22 +6,20 @@ from jaxtyping import Array, Float
 
 from hmr_jax.geometry import rotations, safe
 
-_HIGHEST = jax.lax.Precision.HIGHEST
 
+def directions_to_directions(
+    start: Float[Array, "*n 3"], end: Float[Array, "*n 3"], eps: float
+) -> Float[Array, "*n 3 3"]:
+    """The published rotations of directions onto others, every ``eps`` in place.
 
-def direction_to_direction(
-    start: Float[Array, "3"], end: Float[Array, "3"], eps: float
-) -> Float[Array, "3 3"]:
-    """The published rotation from one direction to another, every ``eps`` in place.
-
-    Not exactly a rotation for short vectors, and the identity for opposite ones:
-    ``geometry.rotations.rotation_between`` is the clean form.
+    Not exactly rotations for short vectors and near half turns, and the identity for
+    opposite ones: ``geometry.rotations.rotation_between`` is the clean form.
     """
     axis = jnp.cross(start, end)
     sine = safe.norm(axis)
     scale = safe.norm(start) * safe.norm(end) + eps
-    unit = axis / (sine + eps)
-    return rotations.rodrigues(unit, (start * end).sum() / scale, sine / scale)
+    unit = axis / (sine + eps)[..., None]
+    return rotations.rodrigues(unit, (start * end).sum(-1) / scale, sine / scale)
 
 
 def two_vector_root(
@@ -31,21 +29,21 @@ def two_vector_root(
 
     Args:
         bones_m: rest bones in bone order (left hip, right hip, spine first).
-        aims_m: target bones in the same order; no gradient reaches them.
+        aims_m: target bones in the same order.
         eps: the original's guard.
 
     Returns:
-        Rotation of joint 0; not exactly orthonormal when the hips lie on the spine.
+        Rotation of joint 0; not exactly orthonormal near half turns of the body and
+        where the hips lie on the spine.
     """
-    aims_m = jax.lax.stop_gradient(aims_m)
     spine = aims_m[2]
     spine = spine / (safe.norm(spine) + eps)
-    first = direction_to_direction(bones_m[2], aims_m[2], eps)
+    first = directions_to_directions(bones_m[2], aims_m[2], eps)
     front = (aims_m[0] + aims_m[1]) / 2
     rest_front = rotations.matvec3(first, (bones_m[0] + bones_m[1]) / 2)
     front = front - (front * spine).sum() * spine
     rest_front = rest_front - (rest_front * spine).sum() * spine
-    second = direction_to_direction(rest_front, front, eps)
+    second = directions_to_directions(rest_front, front, eps)
     return rotations.matmul3(second, first)
 
 
@@ -61,16 +59,26 @@ def correlation(
     return (targets[:, :, None] * sources[:, None, :]).sum(0)
 
 
+def stiffness(fit: Float[Array, "3 3"], correlation: Float[Array, "3 3"]) -> tuple:
+    """What resists turning a rotation away from the correlation it is fitted to.
+
+    Returns:
+        Cofactors and determinant of ``tr(S) I - S``, S the symmetric part of
+        ``fit^T correlation``; its eigenvalues are the sums of two singular values.
+    """
+    s = rotations.matmul3(fit.T, correlation)
+    matrix = jnp.trace(s) * jnp.eye(3, dtype=s.dtype) - 0.5 * (s + s.T)
+    next_rows, last_rows = (jnp.roll(matrix, -k, axis=0) for k in (1, 2))
+    cofactors = jnp.cross(next_rows, last_rows)
+    return cofactors, (matrix[0] * cofactors[0]).sum()
+
+
 def _turn_towards(fit, correlation, change):
     """Small rotation by which a change of the correlation moves its fit."""
-    s = rotations.matmul3(fit.T, correlation)
     moved = rotations.matmul3(fit.T, change)
     skewed = moved - moved.T
     force = jnp.stack([skewed[2, 1], skewed[0, 2], skewed[1, 0]])
-    stiffness = jnp.trace(s) * jnp.eye(3, dtype=s.dtype) - 0.5 * (s + s.T)
-    next_rows, last_rows = (jnp.roll(stiffness, -k, axis=0) for k in (1, 2))
-    cofactors = jnp.cross(next_rows, last_rows)
-    determinant = (stiffness[0] * cofactors[0]).sum()
+    cofactors, determinant = stiffness(fit, correlation)
     return safe.divide(rotations.matvec3(cofactors, force), determinant)
 
 

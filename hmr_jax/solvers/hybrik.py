@@ -10,16 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hmr_jax.geometry import alignment, rotations, safe
-from hmr_jax.solvers import _ikol_fk, _ikol_frames
+from hmr_jax.geometry import rotations, safe
+from hmr_jax.solvers import _hybrik_frames, _ikol_fk, _ikol_frames
 from hmr_jax.solvers.ikol_published import over_batch
 from hmr_jax.solvers.types import LEAF_JOINTS, IkResult, SolveInfo
 
 PUBLISHED_ADAPTIVE_LEAF_JOINTS = (15, 22, 23, 10, 11)
 """Joints to which the published adaptive solver gives the five leaf rotations."""
 
+PUBLISHED_EPS = 1e-8
+"""The original's guard of every division, for parity."""
+
 TRUSTED_STRETCH_M = 0.015
 """A bone that is off by more than this is replaced by one of rest length."""
+
+_SPINE3 = _ikol_fk.INNER_JOINTS.index(9)
 
 
 def hybrik_naive(
@@ -30,7 +35,7 @@ def hybrik_naive(
     *,
     mode: str = "train",
     detach_root_target: bool = True,
-    eps: float = 1e-8,
+    eps: float | None = None,
 ) -> IkResult:
     """Rotations that turn each bone along its target bone.
 
@@ -43,10 +48,18 @@ def hybrik_naive(
             swings spine3 like any joint; 'eval' fits rotations to the three bones of
             the root and of spine3.
         detach_root_target: block the targets' gradient through the root, as published.
-        eps: the original's guard of every division.
+        eps: None for exact rotations, or the original's guard of every division
+            (``PUBLISHED_EPS``), with which rotations near half turns are no rotations:
+            joints were seen 33 cm off.
 
     Returns:
         The pose; ``info.gradient_norm`` is infinite, as nothing is minimised.
+        ``info.failed`` is True where something looked at is not finite, or where a
+        rotation is undetermined and one choice was made: a swing between opposite
+        vectors or from or to one of no length, the root where the middle of the hips
+        lies on the spine's line ('train'), a fit to bones on one line ('eval'). It is
+        judged to the rounding error of a joint, 16 eps of the type times the largest
+        coordinate.
 
     Raises:
         ValueError: for another mode.
@@ -61,10 +74,9 @@ def hybrik_naive(
         aim=_aim_along_target if mode == "train" else _aim_naive,
         fitted_root=mode == "eval",
         fitted_spine3=mode == "eval",
-        axis_eps=eps if mode == "train" else 0.0,
+        frames=_frames(eps, eps if mode == "train" else 0.0),
         detach_root_target=detach_root_target,
         leaf_joints=LEAF_JOINTS,
-        eps=eps,
     )
     return over_batch(
         solve, target_joints_m, rest_joints_m, twist_cos_sin, leaf_quaternions
@@ -79,7 +91,7 @@ def hybrik_adaptive(
     *,
     leaf_joints: tuple[int, ...] = LEAF_JOINTS,
     detach_root_target: bool = True,
-    eps: float = 1e-8,
+    eps: float | None = None,
 ) -> IkResult:
     """Rotations that aim each bone from its reconstructed joint at the target.
 
@@ -91,28 +103,39 @@ def hybrik_adaptive(
         leaf_joints: joints that receive them; ``PUBLISHED_ADAPTIVE_LEAF_JOINTS``
             reproduces the original, which mixes them up.
         detach_root_target: block the targets' gradient through the root, as published.
-        eps: the original's guard of every division.
+        eps: None for exact rotations, or the original's guard of every division
+            (``PUBLISHED_EPS``), with which rotations near half turns are no rotations:
+            joints were seen 33 cm off.
 
     Returns:
         The pose; ``info.gradient_norm`` is infinite, as nothing is minimised.
+        ``info.failed`` is that of ``hybrik_naive``, with the root of its 'train' and
+        the fit of spine3 of its 'eval'.
 
     Note:
         An aim that is more than 15 mm off the target bone at rest length is dropped
-        for that bone, a jump in value and gradient.
+        for that bone, a jump in value and gradient; not where the target bone has no
+        length and so no direction.
     """
     solve = functools.partial(
         _closed_form,
         aim=_aim_adaptive,
         fitted_root=False,
         fitted_spine3=True,
-        axis_eps=0.0,
+        frames=_frames(eps, 0.0),
         detach_root_target=detach_root_target,
         leaf_joints=leaf_joints,
-        eps=eps,
     )
     return over_batch(
         solve, target_joints_m, rest_joints_m, twist_cos_sin, leaf_quaternions
     )
+
+
+def _frames(eps, axis_eps):
+    """Exact or guarded pieces."""
+    if eps is None:
+        return _hybrik_frames.EXACT
+    return _hybrik_frames.guarded(eps, axis_eps)
 
 
 def _closed_form(
@@ -124,99 +147,109 @@ def _closed_form(
     aim,
     fitted_root,
     fitted_spine3,
-    axis_eps,
+    frames,
     detach_root_target,
     leaf_joints,
-    eps,
 ):
     """One sample of either solver."""
+    rounding = _hybrik_frames.rounding_m(target_m, rest_m)
     bones = _ikol_fk.ordered_bones(rest_m)
     aims = _ikol_fk.ordered_bones(target_m)
     root_aims = jax.lax.stop_gradient(aims) if detach_root_target else aims
     if fitted_root:
-        root = alignment.fit_rotation(
-            _ikol_frames.correlation(bones[:3], root_aims[:3])
-        )
+        root, open_root = _hybrik_frames.fit(bones[:3], root_aims[:3], rounding)
     else:
-        root = _ikol_frames.two_vector_root(bones, root_aims, eps)
-    twists = _ikol_frames.twist_rotmats(
-        bones[3:21], _ikol_fk.inner_twists(twist_cos_sin), eps, axis_eps
-    )
+        root = frames.root(bones, root_aims)
+        open_root = _hybrik_frames.root_undetermined(bones, root_aims, rounding)
+    inner_twists = _ikol_fk.inner_twists(twist_cos_sin)
+    twists = frames.twists(bones[3:21], inner_twists)
     problem = _ikol_fk.Problem(target_m, bones, root, None, aims[3:21], twists)
-    spine3 = _fit_spine3(problem, aim, eps) if fitted_spine3 else None
-    local, world = _chain(problem, aim, spine3, eps)
-    leaves = _ikol_frames.quaternions_to_rotmats(leaf_quaternions, eps)
+    swing = functools.partial(_swing_along, aim, frames.swings, rounding)
+    fixed, spine3 = np.zeros(_ikol_fk.NUM_ANGLES, bool), None
+    open_spine3 = jnp.asarray(False)
+    if fitted_spine3:
+        fixed[_SPINE3] = True
+        start_at_target = aim is not _aim_adaptive
+        *spine3, open_spine3 = _fit_spine3(problem, swing, rounding, start_at_target)
+    local, world, open_swings = _chain(problem, swing, spine3)
+    leaves = frames.leaves(leaf_quaternions)
     all_local, all_world = _ikol_fk.assemble_rotmats(
         root, local, world, leaves, leaf_joints
     )
     joints = _ikol_fk.joints_from_rotmats(world, problem)
     cost = 0.5 * ((joints - target_m) ** 2).sum()
+    used_twists = jnp.where(fixed[:, None], 1.0, inner_twists)
+    finite = [jnp.isfinite(x).all() for x in (cost, used_twists, leaf_quaternions)]
+    undetermined = open_root | open_spine3 | (open_swings & ~fixed).any()
     info = SolveInfo(
         iterations=jnp.asarray(0, jnp.int32),
         cost=cost,
         gradient_norm=jnp.full_like(cost, jnp.inf),
         converged=jnp.asarray(False),
-        failed=~jnp.isfinite(cost),
+        failed=undetermined | ~jnp.stack(finite).all(),
     )
     return IkResult(all_local, all_world, joints, jax.lax.stop_gradient(info))
 
 
-def _aim_along_target(target_bones, targets, positions, bones):
+def _aim_along_target(target_bones, targets, positions, bones, rounding):
     """Turn bones along their target bones."""
-    del targets, positions, bones
+    del targets, positions, bones, rounding
     return target_bones
 
 
-def _trusted(wanted, target_bones, bones):
+def _trusted(wanted, target_bones, bones, rounding):
     """``wanted``, or the target bone at rest length where it is too far from that."""
-    rest_length = safe.norm(bones, keepdims=True)
-    length = safe.norm(target_bones, keepdims=True)
-    scaled = target_bones * safe.divide(rest_length, length)
-    off = safe.norm(wanted - scaled, keepdims=True)
-    return jnp.where(off <= TRUSTED_STRETCH_M, wanted, scaled)
+    scaled = safe.normalize(target_bones) * safe.norm(bones, keepdims=True)
+    near = safe.norm(wanted - scaled, keepdims=True) <= TRUSTED_STRETCH_M
+    # A target bone of no length has no direction to prefer.
+    no_direction = safe.norm(target_bones, keepdims=True) <= rounding
+    return jnp.where(near | no_direction, wanted, scaled)
 
 
-def _aim_naive(target_bones, targets, positions, bones):
+def _aim_naive(target_bones, targets, positions, bones, rounding):
     """Turn bones along their target bones, of rest length if far from it."""
     del targets, positions
-    return _trusted(target_bones, target_bones, bones)
+    return _trusted(target_bones, target_bones, bones, rounding)
 
 
-def _aim_adaptive(target_bones, targets, positions, bones):
+def _aim_adaptive(target_bones, targets, positions, bones, rounding):
     """Turn bones from where their joints are to where the targets are."""
-    return _trusted(targets - positions, target_bones, bones)
+    return _trusted(targets - positions, target_bones, bones, rounding)
 
 
-def _swing_along(parent, bones, aims, twists, eps):
-    """Local rotations that turn bones along aims, after their twist."""
-    raw, axis, in_parent = _ikol_fk.swing_axis(parent, bones, aims, eps)
-    scale = safe.norm(bones) * safe.norm(in_parent) + eps
-    cos, sin = (bones * in_parent).sum(-1) / scale, safe.norm(raw) / scale
-    return rotations.matmul3(rotations.rodrigues(axis, cos, sin), twists)
+def _swing_along(
+    aim, swings, rounding, parent, position, bones, target_bones, targets, twists
+):
+    """Local rotations that turn bones along aims, after their twist, and their flags.
+
+    The first three arguments are the solver's; the others are of some joints.
+    """
+    aims = aim(target_bones, targets, position, bones, rounding)
+    in_parent = rotations.matvec3(rotations.transpose(parent), aims)
+    local = rotations.matmul3(swings(bones, in_parent), twists)
+    return local, _hybrik_frames.swing_undetermined(bones, in_parent, rounding)
 
 
-def _fit_spine3(problem, aim, eps):
+def _fit_spine3(problem, swing, rounding, start_at_target):
     """Rotation of joint 9 in its parent and in the world, fitted to its bones."""
     position = rotations.matvec3(problem.root_rotmat[None], problem.bones_m[2:3])
     above = problem.root_rotmat[None]
     for k, child in ((2, 6), (5, 9)):  # joints 3 and 6
         bone = problem.bones_m[3 + k : 4 + k]
-        target_bone = problem.aim_m[k : k + 1]
-        aims = aim(target_bone, problem.target_m[child][None], position, bone)
-        twist = problem.twists[k : k + 1]
-        local = _swing_along(above, bone, aims, twist, eps)
+        target_bone, twist = problem.aim_m[k : k + 1], problem.twists[k : k + 1]
+        target = problem.target_m[child][None]
+        local, _ = swing(above, position, bone, target_bone, target, twist)
         above = rotations.matmul3(above, local)
         position = position + rotations.matvec3(above, bone)
     sources = _ikol_fk.spine3_bones(problem.bones_m)
-    targets = problem.target_m[12:15]
-    start = position if aim is _aim_adaptive else problem.target_m[9:10]
-    in_parent = _ikol_frames.turned(above[0].T, targets - start)
-    local = alignment.fit_rotation(_ikol_frames.correlation(sources, in_parent))
-    return local, rotations.matmul3(above[0], local)
+    start = problem.target_m[9:10] if start_at_target else position
+    in_parent = _ikol_frames.turned(above[0].T, problem.target_m[12:15] - start)
+    local, undetermined = _hybrik_frames.fit(sources, in_parent, rounding)
+    return local, rotations.matmul3(above[0], local), undetermined
 
 
-def _chain(problem, aim, spine3, eps):
-    """Local and world rotations of the inner joints, level by level."""
+def _chain(problem, swing, spine3):
+    """Local and world rotations of the inner joints, level by level, and flags."""
     own_bones = _ikol_fk.inner_bones(problem.bones_m)
     child_targets = _ikol_fk.inner_targets(problem.target_m)
 
@@ -225,18 +258,17 @@ def _chain(problem, aim, spine3, eps):
         parent = _ikol_fk.of_parents(one_hot, above[0])
         position = _ikol_fk.of_parents(one_hot, above[1])
         position = position + rotations.matvec3(parent, own)
-        wanted = aim(aims, targets, position, bones)
-        local = _swing_along(parent, bones, wanted, twists, eps)
+        local, undetermined = swing(parent, position, bones, aims, targets, twists)
         here = rotations.matmul3(parent, local)
         if spine3 is not None:
             local = _ikol_fk.override(local, fixed, spine3[0])
             here = _ikol_fk.override(here, fixed, spine3[1])
-        return (here, position), (local, here)
+        return (here, position), (local, here, undetermined)
 
     root = jnp.broadcast_to(problem.root_rotmat, (3, 3, 3))
     start = root, jnp.zeros_like(root[0])
     slots = map(_ikol_fk.to_slots, (own_bones, child_targets))
     mask = np.array(_ikol_fk.spine3_mask())
     inputs = (*_ikol_fk.level_inputs(problem), *slots, mask)
-    local, world = jax.lax.scan(level, start, inputs)[1]
-    return _ikol_fk.from_slots(local), _ikol_fk.from_slots(world)
+    outputs = jax.lax.scan(level, start, inputs)[1]
+    return tuple(map(_ikol_fk.from_slots, outputs))

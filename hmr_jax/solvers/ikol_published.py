@@ -185,11 +185,12 @@ def make_problem(
     offset = jnp.zeros_like(rest_m[0])
     if options.detached_root_quirk:
         offset = rest_m[0] - jax.lax.stop_gradient(rest_m[0])
+    root_aims = jax.lax.stop_gradient(aims)
     if options.root == "two_vector":
-        root = _ikol_frames.two_vector_root(bones, aims, eps)
+        root = _ikol_frames.two_vector_root(bones, root_aims, eps)
     else:
         root = alignment.fit_rotation(
-            _ikol_frames.correlation(bones[:3], jax.lax.stop_gradient(aims[:3]))
+            _ikol_frames.correlation(bones[:3], root_aims[:3])
         )
     spine3 = None
     if options.spine3 == "procrustes":
