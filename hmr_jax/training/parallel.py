@@ -137,6 +137,8 @@ def start_processes(
 ) -> None:
     """Join this process to the others of a run, before JAX's first computation.
 
+    Returns when all are connected: from then on they may be late for each other.
+
     Args:
         coordinator: ``host:port`` of process 0; None leaves a lone process alone, and
             ``'auto'`` lets JAX find everything in the cluster's environment.
@@ -145,6 +147,7 @@ def start_processes(
 
     Raises:
         UserError: a coordinator without the two numbers, or they without it.
+        ProcessLostError: another process is gone, or does not come to the meeting.
     """
     if not coordinator:
         if num_processes is not None or process_id is not None:
@@ -165,6 +168,8 @@ def start_processes(
     else:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     processes.watch_peers()
+    with processes.ending_together():
+        processes.meet()
     logging.info(
         "process %d of %d, %d local of %d devices",
         jax.process_index(),

@@ -22,11 +22,12 @@ from hmr_jax.training import fatal_filter
 _GRACE_S = 2.0
 """The coordinator outlives others by so much where all of them end with an error."""
 _SIGNS = ("Gloo", "NCCL", "nccl", "coordination service", "Connection closed by peer")
+_SIGNS_OF_WAITING = ("DEADLINE_EXCEEDED", "timed out", "Timed out", "timeout")
 _failed = False
 
 
 class ProcessLostError(UserError):
-    """Another process of the run is gone."""
+    """Another process is gone or much too late; the message says what was seen."""
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -153,8 +154,32 @@ def ending_together() -> Iterator[None]:
             raise
         _failed = True
         if not isinstance(error, UserError) and any(s in str(error) for s in _SIGNS):
-            raise ProcessLostError(fatal_filter.LOST) from error
+            raise ProcessLostError(_explained(str(error))) from error
         raise
+
+
+def _explained(reason: str) -> str:
+    """What the loss of another process means, and the runtime's words for it."""
+    waited = any(sign in reason for sign in _SIGNS_OF_WAITING)
+    meaning = fatal_filter.LATE if waited else fatal_filter.LOST
+    return f"{meaning} {fatal_filter.SEEN}{reason.splitlines()[0]}"
+
+
+def meet() -> None:
+    """Connect the processes of a run; to be called when all of them have just started.
+
+    The runtime connects processes in the first exchange between the same devices, and
+    gloo, which exchanges for CPUs, ends the run where one comes to it 30 s after
+    another. Compiling and opening data may well take that much longer on one of them.
+    Processes that are connected wait for each other for half an hour and more. So all
+    exchanges there will be are made once here, before any such work.
+    """
+    if jax.process_count() == 1:
+        return
+    _gather("")  # between the devices of equal place in each process
+    devices = jax.local_device_count()
+    everywhere = jax.pmap(lambda x: jax.lax.psum(x, "all"), axis_name="all")
+    jax.block_until_ready(everywhere(np.ones(devices, np.float32)))
 
 
 def watch_peers() -> None:

@@ -18,13 +18,14 @@ from tests.training import fakes
 class Shard(fakes.Stream):
     """This process's rows of each batch."""
 
-    def __init__(self, index, count, slow_s):
+    def __init__(self, index, count, slow_s, late_step_s):
         super().__init__()
+        self._late_step_s = late_step_s
         self._rows = slice(index * 8 // count, (index + 1) * 8 // count)
         self._slow_s = slow_s
 
     def __next__(self):
-        time.sleep(self._slow_s)
+        time.sleep(self._slow_s + self._late_step_s * (self.index == 1))
         return {name: x[self._rows] for name, x in super().__next__().items()}
 
 
@@ -33,6 +34,8 @@ def main():
     parser.add_argument("workdir")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--slow_s", type=float, default=0.0)
+    parser.add_argument("--late_s", type=float, default=0.0)
+    parser.add_argument("--late_step_s", type=float, default=0.0)
     parser.add_argument("--checkpoint_every", type=int, default=3)
     parser.add_argument("--log_every", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,10 +47,11 @@ def main():
     args = parser.parse_args()
     if args.coordinator:
         parallel.start_processes(args.coordinator, 2, args.process)
+    time.sleep(args.late_s)
     index, count = jax.process_index(), jax.process_count()
     result = loop.train(
         fakes.make_task(dropout=args.dropout),
-        lambda: Shard(index, count, args.slow_s),
+        lambda: Shard(index, count, args.slow_s, args.late_step_s),
         tx={"sgd": optax.sgd(0.1), "adam": optax.adam(1e-2)}[args.tx],
         options=loop.LoopOptions(
             num_steps=args.steps,

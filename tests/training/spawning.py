@@ -37,7 +37,7 @@ def final(workdir, index=0):
     return json.loads((workdir / f"final.{index}.json").read_text())
 
 
-def spawn_pair(workdir, *args, of_each=((), ())):
+def spawn_pair(workdir, *args, of_each=((), ()), devices=1):
     """Two processes of one run; ``of_each`` are their own arguments."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,6 +49,7 @@ def spawn_pair(workdir, *args, of_each=((), ())):
             f"--process={index}",
             *args,
             *of_each[index],
+            devices=devices,
         )
         for index in (0, 1)
     ]

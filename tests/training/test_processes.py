@@ -92,13 +92,16 @@ def test_a_lost_process_ends_the_other_with_a_message(tmp_path, pair_of, lost):
     pair[lost].kill()
     output, _ = pair[1 - lost].communicate(timeout=60)
     assert pair[1 - lost].returncode != 0
-    assert fatal_filter.LOST in output
+    assert f"{fatal_filter.LOST} {fatal_filter.SEEN}" in output
+    reason = output.split(fatal_filter.SEEN)[1]
+    assert "Connection" in reason or "UNAVAILABLE" in reason, output
     assert "stack trace" not in output and "F1" not in output
 
 
 FATAL = b"""E1130 15:09:27.857045 8326 agent.cc:289] Polled an error.
 F1130 15:09:27.857127 8326 client.h:80] Terminating process because the JAX \
-distributed service detected fatal errors.
+distributed service detected fatal errors. Look at the others. absl::Status: \
+UNAVAILABLE: task 1 sent no heartbeat
 *** Check failure stack trace: ***
     @ 0x7f6db2a40634  absl::lts_20260107::log_internal::LogMessage::SendToLog()
 """.replace(b"\\\n", b"")
@@ -118,7 +121,51 @@ def test_the_filter_passes_all_but_the_stack(size):
         process.stdin.flush()
     _, shown = process.communicate(timeout=60)
     head = before + FATAL[: FATAL.index(b"F1130")]
-    assert shown == head + f"\nhmr-jax: error: {fatal_filter.LOST}\n".encode()
+    said = f"{fatal_filter.LOST} {fatal_filter.SEEN}"
+    said += "UNAVAILABLE: task 1 sent no heartbeat"
+    assert shown == head + f"\nhmr-jax: error: {said}\n".encode()
+
+
+def test_the_filter_says_what_a_line_without_an_end_says():
+    line = b"F1130 15:09:27.857127 8326 client.h:80] " + fatal_filter.FATAL + b" ends"
+    process = subprocess.run(
+        [sys.executable, "-S", fatal_filter.__file__],
+        input=line,
+        stderr=subprocess.PIPE,
+        check=True,
+    )
+    said = f"{fatal_filter.LOST} {fatal_filter.SEEN}"
+    expected = f"\nhmr-jax: error: {said}".encode() + fatal_filter.FATAL + b" ends\n"
+    assert process.stderr == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [
+        ("Gloo AllGather failed: Connection reset by peer", fatal_filter.LOST),
+        ("Gloo all-reduce failed: Timed out waiting 9ms for recv", fatal_filter.LATE),
+    ],
+)
+def test_the_reason_of_a_loss_is_kept(monkeypatch, reason, meaning):
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "_failed", False)  # for the exit of the tests
+    with (
+        pytest.raises(processes.ProcessLostError) as raised,
+        processes.ending_together(),
+    ):
+        raise ValueError(f"UNKNOWN: {reason}\nand a trace")
+    assert str(raised.value) == f"{meaning} {fatal_filter.SEEN}UNKNOWN: {reason}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_late_process_is_waited_for(tmp_path, pair_of, devices):
+    """Longer than gloo's 30 s, before the first exchange of a run and within it."""
+    late = ("--late_s=35", "--late_step_s=35")
+    pair = pair_of(tmp_path, "--steps=2", of_each=((), late), devices=devices)
+    for process in pair:
+        finish(process)
+    assert final(tmp_path, 0)["params"] == final(tmp_path, 1)["params"]
 
 
 def test_the_filter_holds_nothing_back_at_the_end():
