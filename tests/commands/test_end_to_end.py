@@ -9,6 +9,7 @@ import pytest
 from hmr_jax.__main__ import main
 from hmr_jax.training.writers import read_jsonl
 from tests.conftest import tiny_body_arrays
+from tests.heatmaps import spread_out
 
 pytest.importorskip("tensorflow")
 ROOT = pathlib.Path(__file__).parents[2]
@@ -104,26 +105,13 @@ def test_eval_prints_a_table_with_baselines(trained, capfd):
     assert (trained / "overlays.png").read_bytes().startswith(b"\x89PNG")
 
 
-def _spread_out(params: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """The parameters with heat maps that have peaks, each joint's in another place.
-
-    Four steps of training leave the joints in a heap, where the layer's answer is
-    decided by rounding and there is nothing to compare.
-    """
+def test_export_verifies_and_its_parameters_score_the_same(trained, capfd, tmp_path):
     from hmr_jax.export.params import load_params, save_params
 
-    variables = load_params(params)
-    final = variables["params"]["final_layer"]
-    kernel = np.random.default_rng(0).standard_normal(final["kernel"].shape)
-    final["kernel"] = (2.0 * kernel).astype(np.float32)
-    save_params(variables, folder / "spread.npz")
-    return folder / "spread.npz"
-
-
-def test_export_verifies_and_its_parameters_score_the_same(trained, capfd, tmp_path):
     run(capfd, "export", f"--workdir={trained}", f"--out={tmp_path}/first")
     config = f"--config={trained}/config.py"
-    spread = _spread_out(tmp_path / "first" / "params.npz", tmp_path)
+    spread = tmp_path / "spread.npz"
+    save_params(spread_out(load_params(tmp_path / "first" / "params.npz")), spread)
     argv = ["export", f"--params={spread}", config, f"--out={tmp_path}/second"]
     out = run(capfd, *argv, "--verify")
     assert out.count("verified") == 3
