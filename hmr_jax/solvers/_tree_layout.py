@@ -69,6 +69,11 @@ class TreeLayout:
         return self.num_steps * WIDTH
 
     @property
+    def is_bone(self) -> np.ndarray:
+        """Slots of joints with a parent."""
+        return self.parent_slot < self.num_slots
+
+    @property
     def num_multi(self) -> int:
         """Joints with several children."""
         return len(self.multi_slots)

@@ -5,6 +5,7 @@ broadcast multiplies over slices, which XLA runs as vector loops along the batch
 of 3x3 matrices would each be a call.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -84,6 +85,21 @@ def skew(v: Array) -> Array:
     return jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1)
 
 
+def spin(on_frames: Array, frames: Array) -> Array:
+    """Cotangent of the world turn w in ``frames' = (1 + [w]x) frames``.
+
+    Args:
+        on_frames: cotangent of ``frames`` ``[slots, 3, 3, batch]``.
+        frames: rotations ``[slots, 3, 3, batch]``.
+
+    Returns:
+        ``[slots, 3, batch]``.
+    """
+    s = matmul_bt(on_frames, frames)
+    parts = [s[:, 2, 1] - s[:, 1, 2], s[:, 0, 2] - s[:, 2, 0], s[:, 1, 0] - s[:, 0, 1]]
+    return jnp.stack(parts, axis=1)
+
+
 def eye(dtype: np.dtype) -> Array:
     """The identity as ``[1, 3, 3, 1]``."""
     return jnp.eye(3, dtype=dtype)[None, :, :, None]
@@ -141,7 +157,7 @@ def cofactors(h: Array) -> Array:
 
 def total(x: Array) -> Array:
     """Sum over all axes but the minor one; a dot is far faster than XLA's reduce."""
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return jnp.matmul(jnp.ones(flat.shape[:1], x.dtype), flat, precision=HIGHEST)
 
 
@@ -155,18 +171,23 @@ def largest(x: Array) -> Array:
 
 
 def opaque_one(values: Array) -> Array:
-    """A one that the compiler cannot know to be one; see ``materialise``."""
+    """A one that the compiler for CPUs cannot know to be one; see ``materialise``."""
     first = values.reshape(-1)[0]
-    above = 1 + float(jnp.finfo(values.dtype).eps)
-    return jnp.where(jnp.isfinite(first), 1, above).astype(values.dtype)
+
+    def opaque(first: Array) -> Array:
+        above = 1 + float(jnp.finfo(first.dtype).eps)
+        return jnp.where(jnp.isfinite(first), 1, above).astype(first.dtype)
+
+    return jax.lax.platform_dependent(first, cpu=opaque, default=jnp.ones_like)
 
 
 def materialise(x: Array, one: Array) -> Array:
     """``x``, written to memory once instead of being recomputed by every reader.
 
-    XLA's CPU backend fuses a chain of small products into each output that reads it and
-    so multiplies the work (measured: 14 us instead of 1 us per pose and sweep), and
-    drops ``optimization_barrier`` before it fuses. It does not duplicate divisions.
+    On other platforms ``one`` is a constant, and this does nothing. XLA's CPU backend
+    fuses a chain of small products into each output that reads it and so multiplies the
+    work (measured: 14 us instead of 1 us per pose and sweep), and drops
+    ``optimization_barrier`` before it fuses. It does not duplicate divisions.
     """
     return x / one
 
@@ -206,9 +227,15 @@ def in_chunks(fn: Callable[..., Any], *arrays: Array) -> Any:
         fn: maps arrays to a pytree of arrays, lane by lane along the minor axis.
         arrays: share their minor axis. Lanes added to fill a chunk are zero.
     """
-    batch = arrays[0].shape[-1]
-    if batch <= CHUNK or jax.default_backend() != "cpu":
+    if arrays[0].shape[-1] <= CHUNK:
         return fn(*arrays)
+    chunked = functools.partial(_in_turn, fn)
+    return jax.lax.platform_dependent(*arrays, cpu=chunked, default=fn)
+
+
+def _in_turn(fn: Callable[..., Any], *arrays: Array) -> Any:
+    """``fn`` over chunks of the minor axis, one after the other."""
+    batch = arrays[0].shape[-1]
     chunks = -(-batch // CHUNK)
 
     def split(x: Array) -> Array:

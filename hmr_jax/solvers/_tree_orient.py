@@ -2,7 +2,9 @@
 
 A joint with one child turns its rest bone onto its bone by the smallest rotation in its
 parent's frame, after the given twist about the rest bone: ``R = Swing Twist``. A joint
-with several children has the one rotation that its rigid fork of bones took. A leaf
+with several children has the one rotation that its rigid fork of bones took, as far as
+bones with weighted targets beyond them show it: with bones on one line it is that
+rotation nearest its parent's which turns the line, with no bone its parent's. A leaf
 has the rotation given. All go parents first.
 
 With a and d the rest bone as the parent turns it and the bone, both unit and in the
@@ -12,6 +14,7 @@ so that backwards only the part along d goes on to the parent, one vector per jo
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +22,78 @@ import numpy as np
 from jax import Array
 
 from hmr_jax.solvers import _tree_ops as ops
+from hmr_jax.solvers import _tree_rank as rank
 from hmr_jax.solvers._tree_layout import WIDTH, TreeLayout
-from hmr_jax.solvers._tree_sweep import pseudo_solve
+from hmr_jax.solvers._tree_sweep import FIRM_SHARE
 
 
-def usable_bones(layout: TreeLayout, rest: Array, seen: Array) -> Array:
-    """Whether each bone sets its joint's swing: ``[slots, 1, batch]``, 1 or 0.
+class Shown(NamedTuple):
+    """What the bones show of each joint's rotation; no gradient.
 
-    A bone of no length, or with no weighted target beyond it, sets none; its joint
-    then swings not at all.
+    Attributes:
+        swings: 1 where the joint turns one line of bones onto another, else 0
+            ``[slots, 1, batch]``.
+        rigid: 1 where bones in several directions show its rotation, else 0.
+        line: for joints with several children, the direction at rest of their bones
+            where these are on one line ``[slots, 3, batch]``; not unit.
+        accidental: 1 where several bones lie on one line, or nearly so
+            ``[slots, 1, batch]``.
     """
+
+    swings: Array
+    rigid: Array
+    line: Array
+    accidental: Array
+
+
+def shown_by(layout: TreeLayout, rest: Array, seen: Array) -> Shown:
+    """What rest bones show where weighted targets lie beyond them.
+
+    A bone of no length, or with no weighted target beyond it, shows nothing.
+
+    Args:
+        layout: the tree.
+        rest: rest bones ``[slots, 3, batch]``.
+        seen: sums of weights from the end of each bone on ``[slots, batch]``.
+    """
+    square = ops.dot(rest, rest)
+    known = (square > ops.tiny_square(rest.dtype)) & (seen[:, None] > 0)
     single = jnp.asarray(ops.mask(layout.single_edge, 3))
-    long_enough = ops.dot(rest, rest) > ops.tiny_square(rest.dtype)
-    return (single & long_enough & (seen[:, None] > 0)).astype(rest.dtype)
+    swings = (single & known).astype(rest.dtype)
+    swings = ops.take(swings, layout.child_slot)
+    swings = jnp.where(jnp.asarray(ops.mask(layout.single_node, 3)), swings, 0)
+    none = jnp.zeros_like(swings)
+    if not layout.num_multi:
+        return Shown(swings, none, jnp.zeros_like(rest), none)
+    edges = ops.take(jnp.where(known, rest, 0), layout.multi_edges)
+    scatter = ops.combine(layout.multi_sum, ops.outer(edges, edges))
+    count = ops.take(known.astype(rest.dtype), layout.multi_edges)
+    count = ops.combine(layout.multi_sum, count)
+    size = scatter[:, 0, :1] + scatter[:, 1, 1:2] + scatter[:, 2, 2:]
+    one = ops.opaque_one(rest)
+    factors = rank.factor(scatter, 30 * float(jnp.finfo(rest.dtype).eps) * size, one)
+    rigid = factors.usable[1]
+    near = factors.pivots[1] <= FIRM_SHARE * size
+    flags = [
+        factors.usable[0] & ~rigid,
+        rigid,
+        (count > 1) & factors.usable[0] & near,
+    ]
+    first = factors.first
+    line = jnp.where(first == 0, scatter[:, 0], scatter[:, 1])
+    line = jnp.where(first == 2, scatter[:, 2], line)
+    multi = jnp.asarray(ops.mask(layout.multi_node, 3))
+    on_line, rigid, accidental = (
+        jnp.where(multi, _of_forks(layout, f.astype(rest.dtype)), 0) for f in flags
+    )
+    line = jnp.where(multi, _of_forks(layout, line), 0)
+    return Shown(swings + on_line, rigid, line, accidental)
+
+
+def _of_forks(layout: TreeLayout, values: Array) -> Array:
+    """``[multi, ...]`` to ``[slots, ...]``; other slots hold any of them."""
+    own = np.searchsorted(layout.multi_slots, np.arange(layout.num_slots))
+    return ops.take(values, own.clip(0, layout.num_multi - 1))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -41,8 +103,8 @@ def orient(
     bones: Array,
     twists: Array,
     leaves: Array,
-    usable: Array,
     rotmats: Array,
+    shown: Shown,
 ) -> Array:
     """Global rotation of every joint.
 
@@ -52,16 +114,14 @@ def orient(
         bones: world bones of the same lengths, rigid where several leave one joint.
         twists: unnormalised (cos, sin) ``[slots, 2, batch]``; no twist at zero.
         leaves: local rotations, read at leaves, ``[slots, 3, 3, batch]``.
-        usable: from ``usable_bones``; no gradient.
-        rotmats: rotations of joints with several children ``[multi, 3, 3, batch]``;
-            their gradient goes to ``bones`` and ``rest``, which determine them.
+        rotmats: rotations of joints with several children ``[multi, 3, 3, batch]``.
+        shown: from ``shown_by``.
 
     Returns:
         ``[slots, 3, 3, batch]``.
     """
-    return ops.in_chunks(
-        functools.partial(_orient, layout), rest, bones, twists, leaves, usable, rotmats
-    )
+    inputs = (rest, bones, twists, leaves, rotmats, *shown)
+    return ops.in_chunks(functools.partial(_orient, layout), *inputs)
 
 
 def _orient(
@@ -70,53 +130,49 @@ def _orient(
     bones: Array,
     twists: Array,
     leaves: Array,
-    usable: Array,
     rotmats: Array,
+    *shown: Array,
 ) -> Array:
     """Root to leaf over the steps of the layout."""
     one = ops.opaque_one(rest)
-    base, axis, aim, aside, swings = _joint_terms(
-        layout, rest, bones, twists, leaves, usable
+    base, axis, aim, aside, swings, rigid = _joint_terms(
+        layout, Shown(*shown), rest, bones, twists, leaves, rotmats
     )
-    if layout.num_multi:
-        own = np.searchsorted(layout.multi_slots, np.arange(layout.num_slots))
-        forks = ops.take(rotmats, own.clip(0, layout.num_multi - 1))
-        base = jnp.where(jnp.asarray(ops.mask(layout.multi_node, 4)), forks, base)
     columns = [axis[:, :, None], aim[:, :, None], aside[:, :, None]]
-    swing_column = jnp.broadcast_to(swings[:, :, None], columns[0].shape)
-    packed = jnp.concatenate([base, *columns, swing_column], axis=2)
-    fork = jnp.asarray(layout.multi_node.reshape(-1, WIDTH, 1, 1, 1))
+    flags = jnp.concatenate([swings, rigid, rigid], axis=1)[:, :, None]
+    packed = jnp.concatenate([base, *columns, flags], axis=2)
     parents = jnp.asarray(layout.parent_slot.reshape(-1, WIDTH), jnp.int32)
     starts = jnp.arange(0, layout.num_slots, WIDTH, dtype=jnp.int32)
 
-    def rotate(above: Array, own: Array, fork: Array) -> Array:
+    def rotate(above: Array, own: Array) -> Array:
         base, axis, aim, aside = own[:, :, :3], own[:, :, 3], own[:, :, 4], own[:, :, 5]
-        swings = own[:, :1, 6:] > 0
+        swings, rigid = own[:, :1, 6:] > 0, own[:, 1:2, 6:] > 0
         local = _local_rotation(above, base, axis, aim, aside, swings, one)
-        return jnp.where(fork, base, ops.matmul(above, local))
+        return jnp.where(rigid, base, ops.matmul(above, local))
 
-    def step(frames: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        start, parent, fork = inputs
+    def step(frames: Array, inputs: tuple[Array, Array]) -> tuple[Array, None]:
+        start, parent = inputs
         own = jax.lax.dynamic_slice_in_dim(packed, start, WIDTH, 0)
-        out = ops.apart(rotate, one, ops.take(frames, parent), own, fork)
+        out = ops.apart(rotate, one, ops.take(frames, parent), own)
         return jax.lax.dynamic_update_slice_in_dim(frames, out, start, 0), None
 
     shape = (layout.num_slots + 1, 3, 3, rest.shape[-1])
     frames = jnp.broadcast_to(ops.eye(rest.dtype), shape)
-    frames, _ = jax.lax.scan(step, frames, (starts, parents, fork), reverse=True)
+    frames, _ = jax.lax.scan(step, frames, (starts, parents), reverse=True)
     return frames[: layout.num_slots]
 
 
 def _joint_terms(
     layout: TreeLayout,
+    shown: Shown,
     rest: Array,
     bones: Array,
     twists: Array,
     leaves: Array,
-    usable: Array,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Per joint: its twist or leaf rotation, unit rest bone, unit bone, a side axis,
-    and whether it swings.
+    rotmats: Array,
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Per joint: its twist, leaf or fork rotation, unit rest bone, unit bone, a side
+    axis, whether it swings, and whether the first is its world rotation.
     """
     small = ops.tiny_square(rest.dtype)
     below = ops.take(rest, layout.child_slot)
@@ -137,10 +193,14 @@ def _joint_terms(
     single = jnp.asarray(ops.mask(layout.single_node, 4))
     leaf = jnp.asarray(ops.mask(layout.leaf_node, 4))
     base = jnp.where(single, twist, jnp.where(leaf, leaves, eye))
-    swings = ops.take(usable, layout.child_slot)
-    swings = jnp.where(jnp.asarray(ops.mask(layout.single_node, 3)), swings, 0)
+    if layout.num_multi:
+        forks = _of_forks(layout, rotmats)
+        multi = jnp.asarray(ops.mask(layout.multi_node, 3))
+        axis = jnp.where(multi, ops.unit_or(shown.line, any_axis, 0.0), axis)
+        aim = jnp.where(multi, ops.matvec(forks, axis), aim)
+        base = jnp.where(shown.rigid[:, None] > 0, forks, base)
     aside = jax.lax.stop_gradient(ops.perpendicular(axis))
-    return base, axis, aim, aside, swings
+    return base, axis, aim, aside, shown.swings, shown.rigid
 
 
 def _local_rotation(
@@ -167,14 +227,49 @@ def _local_rotation(
     return ops.materialise(jnp.where(swings, swung, base), one)
 
 
-def _orient_fwd(layout: TreeLayout, *arrays: Array) -> tuple[Array, tuple]:
+def sets_bones(layout: TreeLayout, shown: Shown) -> Array:
+    """Whether each bone keeps its direction; others follow their joint's rotation."""
+    flags = shown.rigid + jnp.where(
+        jnp.asarray(ops.mask(layout.single_node, 3)), shown.swings, 0
+    )
+    padded = jnp.concatenate([flags, jnp.zeros_like(flags[:1])])
+    return ops.take(padded, layout.parent_slot) > 0
+
+
+def half_turns(
+    layout: TreeLayout, rest: Array, bones: Array, frames: Array, rotmats: Array,
+    shown: Shown,
+) -> Array:  # fmt: skip
+    """Whether some joint swings by a half turn to rounding, ``[batch]``.
+
+    There the axis of the swing is undetermined, and so is every derivative.
+    """
+    none = jnp.zeros((layout.num_slots, 2, 1), rest.dtype)
+    leaves = jnp.zeros((layout.num_slots, 1, 1, 1), rest.dtype)
+    _, axis, aim, _, swings, _ = _joint_terms(
+        layout, shown, rest, bones, none, leaves, rotmats
+    )
+    half = ops.matvec(of_parents(layout, frames), axis) + aim
+    opposite = ops.dot(half, half) <= float(jnp.finfo(rest.dtype).eps)
+    return ops.total((opposite & (swings > 0)).astype(rest.dtype)) > 0
+
+
+def of_parents(layout: TreeLayout, frames: Array) -> Array:
+    """Rotation of each joint's parent, the identity at the root."""
+    identity = jnp.broadcast_to(ops.eye(frames.dtype), (1, *frames.shape[1:]))
+    return ops.take(jnp.concatenate([frames, identity]), layout.parent_slot)
+
+
+def _orient_fwd(layout: TreeLayout, *arrays: Any) -> tuple[Array, tuple]:
     frames = orient(layout, *arrays)
     return frames, (*arrays, frames)
 
 
 def _orient_bwd(layout: TreeLayout, saved: tuple, on_frames: Array) -> tuple:
-    pulled = ops.in_chunks(functools.partial(_pull_back, layout), *saved, on_frames)
-    return (*pulled, jnp.zeros_like(saved[4]), jnp.zeros_like(saved[5]))
+    *arrays, shown, frames = saved
+    pull = functools.partial(_pull_back, layout)
+    pulled = ops.in_chunks(pull, *arrays, *shown, frames, on_frames)
+    return (*pulled, jax.tree.map(jnp.zeros_like, shown))
 
 
 def _pull_back(
@@ -183,57 +278,42 @@ def _pull_back(
     bones: Array,
     twists: Array,
     leaves: Array,
-    usable: Array,
     rotmats: Array,
-    frames: Array,
-    on_frames: Array,
-) -> tuple[Array, Array, Array, Array]:
-    """Cotangents of rest, bones, twists and leaves."""
-    del rotmats
-    padded = jnp.concatenate(
-        [frames, jnp.broadcast_to(ops.eye(rest.dtype), (1, *frames.shape[1:]))]
-    )
-    above = ops.take(padded, layout.parent_slot)
-    _, axis, aim, _, swings = _joint_terms(layout, rest, bones, twists, leaves, usable)
-    spin = ops.matmul_bt(on_frames, frames)
-    spin = jnp.stack(
-        [
-            spin[:, 2, 1] - spin[:, 1, 2],
-            spin[:, 0, 2] - spin[:, 2, 0],
-            spin[:, 1, 0] - spin[:, 0, 1],
-        ],
-        axis=1,
-    )
-    spin = _gather_spin(layout, spin, ops.matvec(above, axis), aim, swings)
+    *others: Array,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Cotangents of rest, bones, twists, leaves and rotmats."""
+    *flags, frames, on_frames = others
+    shown = Shown(*flags)
+    arrays = (rest, bones, twists, leaves, rotmats)
+    one = ops.opaque_one(rest)
+    above = of_parents(layout, frames)
+    _, axis, aim, *_ = _joint_terms(layout, shown, *arrays)
+    spin = ops.spin(on_frames, frames)
+    spin = _gather_spin(layout, shown, spin, ops.matvec(above, axis), aim)
     leaf = jnp.asarray(ops.mask(layout.leaf_node, 4))
     on_frames = jnp.where(leaf, on_frames, ops.matmul(ops.skew(spin / 2), frames))
 
-    def own_rotation(rest: Array, bones: Array, twists: Array, leaves: Array) -> Array:
-        terms = _joint_terms(layout, rest, bones, twists, leaves, usable)
-        local = _local_rotation(above, *terms[:4], terms[4][:, None] > 0, one)
-        return ops.matmul(above, local)
+    def own_rotation(*arrays: Array) -> Array:
+        terms = _joint_terms(layout, shown, *arrays)
+        base, axis, aim, aside, swings, rigid = terms
+        turns = swings[:, None] > 0
+        local = _local_rotation(above, base, axis, aim, aside, turns, one)
+        return jnp.where(rigid[:, None] > 0, base, ops.matmul(above, local))
 
-    one = ops.opaque_one(rest)
-    _, pull = jax.vjp(own_rotation, rest, bones, twists, leaves)
-    fork = jnp.asarray(ops.mask(layout.multi_node, 4))
-    on_rest, on_bones, on_twists, on_leaves = pull(jnp.where(fork, 0, on_frames))
-    if layout.num_multi:
-        fork_bones, fork_rest = _pull_forks(layout, bones, spin, frames)
-        on_bones, on_rest = on_bones + fork_bones, on_rest + fork_rest
-    return on_rest, on_bones, on_twists, on_leaves
+    _, pull = jax.vjp(own_rotation, *arrays)
+    return pull(on_frames)
 
 
 def _gather_spin(
-    layout: TreeLayout, spin: Array, turned_axis: Array, aim: Array, swings: Array
+    layout: TreeLayout, shown: Shown, spin: Array, turned_axis: Array, aim: Array
 ) -> Array:
     """Cotangents of each joint's world turn, its descendants' share included."""
     one = ops.opaque_one(spin)
     half = turned_axis + aim
     square = ops.dot(half, half)
-    usable = (square > ops.tiny_square(spin.dtype)) & (swings > 0)
+    usable = (square > ops.tiny_square(spin.dtype)) & (shown.swings > 0)
     onward = jnp.where(usable, 2 * half / jnp.where(usable, square, 1), 0)
-    fork = jnp.asarray(ops.mask(layout.multi_node, 3))
-    whole = jnp.where(fork | (swings > 0), 0, jnp.ones_like(swings))
+    whole = jnp.where((shown.rigid > 0) | (shown.swings > 0), 0, jnp.ones_like(square))
     packed = jnp.concatenate([spin, onward, aim, whole], axis=1)
     parents = jnp.asarray(layout.parent_slot.reshape(-1, WIDTH), jnp.int32)
     starts = jnp.arange(0, layout.num_slots, WIDTH, dtype=jnp.int32)
@@ -254,27 +334,6 @@ def _gather_spin(
     sums = jnp.zeros((spin.shape[0] + 1, *spin.shape[1:]), spin.dtype)
     sums, _ = jax.lax.scan(step, sums, (starts, parents))
     return sums[: layout.num_slots]
-
-
-def _pull_forks(
-    layout: TreeLayout, bones: Array, spin: Array, frames: Array
-) -> tuple[Array, Array]:
-    """Cotangents of bones and rest bones about joints with several children.
-
-    The turn of a rigid fork is ``K^-1 sum_c beta_c x (beta_c' - G b_c')`` with K its
-    inertia. A turn that its bones do not show (all of them on one line) gets 0.
-    """
-    edges = ops.take(bones, layout.multi_edges)
-    square = ops.dot(edges, edges)[:, None] * ops.eye(bones.dtype)
-    inertia = ops.combine(layout.multi_sum, square - ops.outer(edges, edges))
-    wanted = ops.take(spin, layout.multi_slots)[:, :, None]
-    turn = pseudo_solve(inertia, wanted, ops.opaque_one(spin))[:, :, 0]
-    of_edge = layout.anchor.clip(0, layout.num_multi - 1)
-    on_bones = ops.cross(ops.take(turn, of_edge), bones)
-    own = ops.take(ops.take(frames, layout.multi_slots), of_edge)
-    multi = jnp.asarray(ops.mask(layout.multi_edge, 3))
-    on_bones = jnp.where(multi, on_bones, 0)
-    return on_bones, -ops.matvec_t(own, on_bones)
 
 
 orient.defvjp(_orient_fwd, _orient_bwd)

@@ -10,12 +10,25 @@ Source: the tree-structured normal equations of Featherstone's articulated-body 
 with the second-order term of the rotations in Q.
 """
 
+import functools
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from hmr_jax.solvers import _tree_ops as ops
+from hmr_jax.solvers import _tree_rank as rank
 from hmr_jax.solvers._tree_layout import WIDTH, TreeLayout
+
+BlockSolve = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
+"""``(H, [N | h], scale, one) -> (H^-1 [N | h], notes)``, per block of a step.
+
+The arrays are ``[WIDTH, 3, 3, batch]``, ``[WIDTH, 3, 4, batch]``, ``[WIDTH, 1, batch]``
+and, for any number of notes about the block, ``[WIDTH, notes, batch]``.
+"""
 
 
 def sweep(
@@ -24,8 +37,11 @@ def sweep(
     curvature: Array,
     weights: Array,
     forces: Array,
-    damping: Array | None,
-) -> tuple[Array, Array]:
+    scale: Array,
+    solve_block: BlockSolve,
+    otherwise: BlockSolve | None = None,
+    chosen: Array | bool = True,
+) -> tuple[Array, Array, Array]:
     """Minimise the quadratic model above.
 
     Args:
@@ -34,90 +50,168 @@ def sweep(
         curvature: per bone its part of Q, ``[slots, 3, 3, batch]``.
         weights: w ``[slots, batch]``.
         forces: q ``[slots, 3, batch]``.
-        damping: multiple of each joint's trace added to H, ``[batch]``. None solves
-            with a pseudo-inverse instead: directions without stiffness do not move.
+        scale: per joint the size of what H is summed from, ``[slots, 1, batch]``.
+        solve_block: ``cofactor_solve``, ``rank_solve`` or ``null_space_solve``.
+        otherwise: what solves unless ``chosen``, a scalar.
+        chosen: whether ``solve_block`` is to be used.
 
     Returns:
-        Rotation increments u and displacements d, both ``[slots, 3, batch]``.
+        Rotation increments u and displacements d, both ``[slots, 3, batch]``, and the
+        notes of the solves.
     """
     one = ops.opaque_one(weights)
-    parts = [curvature.reshape(bones.shape[0], 9, -1), bones, forces]
-    packed = jnp.concatenate([*parts, weights[:, None]], axis=1)
-    gain = _leaf_to_root(layout, packed, damping, one)
-    return _root_to_leaf(layout, bones, gain, one)
+    inputs = (layout, bones, curvature, weights, forces, scale)
+    if otherwise is None:
+        gain, notes = eliminate(*inputs, solve_block)
+    else:
+        gain, notes = jax.lax.cond(
+            chosen,
+            lambda: eliminate(*inputs, solve_block),
+            lambda: eliminate(*inputs, otherwise),
+        )
+    return *_root_to_leaf(layout, bones, gain, one), notes
 
 
-def _damped_solve(h: Array, n: Array, damping: Array, one: Array) -> Array:
-    """``H^-1 n`` with a raised diagonal; 0 where H is singular to rounding even so."""
+def cofactor_solve(
+    h: Array, n: Array, scale: Array, one: Array, *, damping: Array
+) -> tuple[Array, Array]:
+    """``H^-1 n`` with a raised diagonal; 0 where H is singular to rounding even so.
+
+    Args:
+        h: symmetric ``[blocks, 3, 3, batch]``, not of rank 1, where cofactors are
+            rounding.
+        n: right sides ``[blocks, 3, m, batch]``.
+        scale: ``[blocks, 1, batch]``, not needed.
+        one: see ``_tree_ops.materialise``.
+        damping: multiple of the trace added to the diagonal, ``[batch]``.
+
+    Returns:
+        The solution, and a note of 0 ``[blocks, 1, batch]``.
+    """
     eps = float(jnp.finfo(h.dtype).eps)
     trace = jnp.abs(h[:, 0, 0] + h[:, 1, 1] + h[:, 2, 2])[:, None, None]
     h = h + ops.eye(h.dtype) * (trace * (30 * eps + damping[None, None, None]))
     cof = ops.materialise(ops.cofactors(h), one)
     det = ops.matmul(h[:, :1], cof[:, :, :1])  # first row by first column
     floor = eps * (trace / 3) ** 3 + eps**2 * 1e-2
-    scale = ops.materialise(det / (det * det + floor * floor), one)
-    return ops.materialise(ops.matmul(cof, n) * scale, one)
+    factor = ops.materialise(det / (det * det + floor * floor), one)
+    return ops.materialise(ops.matmul(cof, n) * factor, one), jnp.zeros_like(scale)
 
 
-def pseudo_solve(h: Array, n: Array, one: Array) -> Array:
-    """``(H^2 + delta^2)^-1 H n`` for symmetric H, the solution of least length.
+def rank_solve(
+    h: Array, n: Array, scale: Array, one: Array, *, damping: Array
+) -> tuple[Array, Array]:
+    """As ``cofactor_solve`` for H of any rank and sign.
 
-    Eigenvalues below ``delta = eps^(4/7) |H|`` count as none: in float32 1e-4, where
-    they are noise and their inverses would drown a gradient. Relative errors elsewhere
-    are ``delta^2`` over the eigenvalue's square.
+    Free directions do not move, and the step goes down where H curves downwards.
+
+    Returns:
+        The solution, and 1 where H curves downwards, else 0 ``[blocks, 1, batch]``.
     """
-    eps = float(jnp.finfo(h.dtype).eps)
-    square = ops.matmul(h[:, :1], h[:, :, :1])
-    square = square + ops.matmul(h[:, 1:2], h[:, :, 1:2])
-    square = square + ops.matmul(h[:, 2:], h[:, :, 2:])
-    size = ops.materialise(jnp.sqrt(square + eps**4), one)
-    h = ops.materialise(h / size, one)
-    normal = ops.matmul(h, h) + ops.eye(h.dtype) * eps ** (8 / 7)
-    normal = ops.materialise(normal, one)
-    cof = ops.materialise(ops.cofactors(normal), one)
-    det = ops.matmul(normal[:, :1], cof[:, :, :1])
-    scale = ops.materialise(1 / (det * size), one)
-    right = ops.materialise(ops.matmul(h, n), one)
-    return ops.materialise(ops.matmul(cof, right) * scale, one)
+    trace = jnp.abs(h[:, 0, 0] + h[:, 1, 1] + h[:, 2, 2])[:, None, None]
+    h = h + ops.eye(h.dtype) * (trace * damping[None, None, None])
+    floor = 30 * float(jnp.finfo(h.dtype).eps) * scale
+    factors = rank.factor(h, floor, one, rounding_share(h.dtype) * scale)
+    return rank.pseudo_solve(factors, n, one), factors.flipped.astype(h.dtype)
 
 
-def _leaf_to_root(
-    layout: TreeLayout, packed: Array, damping: Array | None, one: Array
-) -> Array:
-    """Eliminate the joints, children first; returns X ``[slots, 3, 4, batch]``."""
-    slots, batch = packed.shape[0], packed.shape[-1]
+def null_space_solve(
+    h: Array, n: Array, scale: Array, one: Array
+) -> tuple[Array, Array]:
+    """``H^+ n``: directions without stiffness do not move.
+
+    Args:
+        h: symmetric positive semidefinite ``[blocks, 3, 3, batch]``.
+        n: right sides ``[blocks, 3, m, batch]``.
+        scale: ``[blocks, 1, batch]``.
+        one: see ``_tree_ops.materialise``.
+
+    Returns:
+        The solution, and per block how many pivots are not rounding, how many of those
+        are soft, and how many of that size are negative ``[blocks, 3, batch]``.
+    """
+    floor = rounding_share(h.dtype) * scale
+    factors = rank.factor(h, floor, one)
+    stiff = _count(factors.usable, h.dtype)
+    firm = _count([p > FIRM_SHARE * scale for p in factors.pivots], h.dtype)
+    negative = _count([p < -floor for p in factors.pivots], h.dtype)
+    notes = [stiff, jnp.maximum(stiff - firm, 0), negative]
+    return rank.pseudo_solve(factors, n, one), jnp.concatenate(notes, axis=1)
+
+
+def _count(flags: Iterable[Array], dtype: Any) -> Array:
+    """How many of the flags hold."""
+    return functools.reduce(operator.add, (flag.astype(dtype) for flag in flags))
+
+
+FIRM_SHARE = 1e-3
+"""Pivots of H above this share of its scale are firm.
+
+Below, a limb is within some degrees of being stretched, or a target within a fraction
+of a millimetre of where its joint cannot tell which way to turn. The derivative changes
+by itself over moves of that share, which float32's rounding of the targets comes near.
+"""
+
+
+def rounding_share(dtype: Any) -> float:
+    """Pivots of H up to this share of its scale are taken for rounding.
+
+    A pivot of share r puts rounding of size eps / r into the blocks above. Where r is
+    above sqrt(eps), that stays below the same share there, and so is never taken for
+    stiffness.
+    """
+    return float(jnp.finfo(dtype).eps) ** 0.5
+
+
+def eliminate(
+    layout: TreeLayout,
+    bones: Array,
+    curvature: Array,
+    weights: Array,
+    forces: Array,
+    scale: Array,
+    solve_block: BlockSolve,
+) -> tuple[Array, Array]:
+    """Eliminate the joints, children first; arguments as those of ``sweep``.
+
+    Returns:
+        X ``[slots, 3, 4, batch]`` and the notes ``[slots, notes, batch]``.
+    """
+    one = ops.opaque_one(weights)
+    slots, batch = bones.shape[0], bones.shape[-1]
+    parts = [curvature.reshape(slots, 9, batch), bones, forces, weights[:, None], scale]
+    packed = jnp.concatenate(parts, axis=1)
     parents = layout.parent_slot.reshape(-1, WIDTH)
     eye = ops.eye(packed.dtype)
 
-    def eliminate(n: Array, h: Array, p: Array, own: Array) -> tuple[Array, ...]:
+    def eliminate_row(n: Array, h: Array, p: Array, own: Array) -> tuple[Array, ...]:
         curvature = own[:, :9].reshape(WIDTH, 3, 3, batch)
-        bone, force, weight = own[:, 9:12], own[:, 12:15], own[:, 15:]
-        if damping is None:
-            x = pseudo_solve(h, n, one)
-        else:
-            x = _damped_solve(h, n, damping, one)
+        bone, force, weight, scale = jnp.split(own[:, 9:], (3, 6, 7), axis=1)
+        x, notes = solve_block(h, n, scale, one)
         drive = jnp.concatenate([eye * weight[:, None], force[:, :, None]], axis=2)
         p = ops.materialise(p - ops.matmul_at(n[:, :, :3], x) + drive, one)
         n = ops.materialise(ops.cross_columns(bone, p), one)
         h = ops.cross_rows(bone, n) + curvature
-        return x, n, h, p
+        return x, notes, n, h, p
 
     def step(
         sums: tuple[Array, ...], inputs: tuple[Array, Array]
-    ) -> tuple[tuple[Array, ...], Array]:
+    ) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
         start, parent = inputs
         rows = [
             jax.lax.dynamic_slice_in_dim(values, start, WIDTH, 0)
             for values in (*sums, packed)
         ]
-        x, *parts = ops.apart(eliminate, one, *rows)
+        x, notes, *parts = ops.apart(eliminate_row, one, *rows)
         pairs = zip(sums, parts, strict=True)
-        return tuple(ops.add_rows(total, part, parent) for total, part in pairs), x
+        sums = tuple(ops.add_rows(total, part, parent) for total, part in pairs)
+        return sums, (x, notes)
 
     sums = tuple(jnp.zeros((slots + 1, 3, n, batch), packed.dtype) for n in (4, 3, 4))
     starts = jnp.arange(0, slots, WIDTH, dtype=jnp.int32)
-    _, gain = jax.lax.scan(step, sums, (starts, jnp.asarray(parents, jnp.int32)))
-    return gain.reshape(slots, 3, 4, batch)
+    inputs = (starts, jnp.asarray(parents, jnp.int32))
+    _, (gain, notes) = jax.lax.scan(step, sums, inputs)
+    return gain.reshape(slots, 3, 4, batch), notes.reshape(slots, -1, batch)
 
 
 def _root_to_leaf(

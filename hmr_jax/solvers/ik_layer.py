@@ -7,6 +7,7 @@ Both parts have exact gradients. ``ik_layer`` chooses between it and published s
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -15,7 +16,13 @@ from jaxtyping import Float
 from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.geometry.rotations import quaternion_to_matrix
 from hmr_jax.solvers import _tree_ops as ops
-from hmr_jax.solvers._tree_orient import orient, usable_bones
+from hmr_jax.solvers._tree_orient import (
+    half_turns,
+    of_parents,
+    orient,
+    sets_bones,
+    shown_by,
+)
 from hmr_jax.solvers._tree_solve import solve
 from hmr_jax.solvers.hybrik import hybrik_adaptive, hybrik_naive
 from hmr_jax.solvers.ikol_published import TRAIN, ikol_published
@@ -61,7 +68,9 @@ def inverse_kinematics(
             order of joint (10, 11, 15, 22, 23 in the body); None is the identity.
         parents: parent of each joint, -1 at the root; parents come before children.
         weights: weight of each target, 0 for a missing joint, whose target may be NaN.
-            A joint with nothing weighted beyond it follows its parent.
+            A joint with nothing weighted beyond it follows its parent, and one with
+            several children of which weighted targets lie beyond one alone (or beyond
+            several on one line) takes the rotation nearest its parent's.
         num_steps: most Newton steps.
         tolerance: see ``fit_bones``.
 
@@ -75,9 +84,11 @@ def inverse_kinematics(
 
     Note:
         Everything is differentiable with respect to every array, with finite gradients
-        everywhere. Where a rotation is undetermined (the swing across 180 degrees, the
-        turn about children all on one line, a bone of no length) one value is chosen
-        and the undetermined part of the gradient is 0.
+        everywhere, as exact as those of ``fit_bones`` where ``info.converged`` holds.
+        Where a rotation is undetermined (the swing across 180 degrees, the turn about
+        several children all on one line, a bone of no length) one value is chosen and
+        the undetermined part of the gradient is 0; at the first two ``converged`` is
+        False. The gradient in a twist of (0, 0) is 0.
 
     Source:
         The rotations: HybrIK (CVPR 2021), section 3.2. The joints: ``tree_newton``.
@@ -97,13 +108,14 @@ def inverse_kinematics(
         layout, num_steps, tolerance, problem.targets, problem.rest, problem.weights
     )
     seen = ops.combine(layout.ancestors.T, problem.weights)
-    usable = usable_bones(layout, problem.rest, seen)
-    frames = orient(layout, problem.rest, bones, twists, leaves, usable, rotmats)
-    identity = jnp.broadcast_to(ops.eye(frames.dtype), (1, *frames.shape[1:]))
-    above = ops.take(jnp.concatenate([frames, identity]), layout.parent_slot)
-    fixed = (usable > 0) | jnp.asarray(ops.mask(layout.multi_edge, 3))
-    bones = jnp.where(fixed, bones, ops.matvec(above, problem.rest))
-    info = problem.info(stats)
+    shown = jax.lax.stop_gradient(shown_by(layout, problem.rest, seen))
+    frames = orient(layout, problem.rest, bones, twists, leaves, rotmats, shown)
+    above = of_parents(layout, frames)
+    bones = jnp.where(sets_bones(layout, shown), bones, ops.matvec(above, problem.rest))
+    joints = ops.combine(layout.ancestors, bones)
+    doubt = ops.total(shown.accidental) > 0
+    doubt = doubt | half_turns(layout, problem.rest, bones, frames, rotmats, shown)
+    info = problem.info(stats._replace(converged=stats.converged & ~doubt))
     usable_turns = _finite_turns(parents, twist_cos_sin, leaf_rotmats)
     info = info._replace(
         converged=info.converged & usable_turns, failed=info.failed | ~usable_turns
@@ -111,7 +123,7 @@ def inverse_kinematics(
     return IkResult(
         local_rotmats=_rotmats_out(problem, ops.matmul_at(above, frames)),
         global_rotmats=_rotmats_out(problem, frames),
-        joints_m=problem.joints_out(ops.combine(layout.ancestors, bones)),
+        joints_m=problem.joints_out(joints),
         info=info,
     )
 

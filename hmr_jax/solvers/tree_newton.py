@@ -49,7 +49,7 @@ def fit_bones(
         num_steps: most steps to take.
         tolerance: a batch element stops once no joint moves by more than this multiple
             of the typical bone length in a step; 0 takes ``num_steps`` steps. The
-            default, 0.3 sqrt(eps), leaves an error near rounding, because the steps
+            default, sqrt(eps), leaves an error near rounding, because the steps
             converge quadratically.
 
     Returns:
@@ -63,10 +63,15 @@ def fit_bones(
 
     Note:
         The gradient with respect to targets, rest joints and weights is that of the
-        stationary point (implicit function theorem, with second-order terms). It is
-        exact to the extent that ``info.converged`` holds, and finite everywhere: where
-        the solution is not unique (a target on top of its joint's parent, say) the
-        undetermined part is taken as 0.
+        stationary point (implicit function theorem, with second-order terms), and so
+        are second derivatives. Where ``info.converged`` holds it is exact for all that
+        the targets determine: within 1e-6 of finite differences in float64, and within
+        5e-3 in float32. A joint that missing targets leave free, as an elbow between a
+        shoulder and a wrist that are seen, moves as little as the others allow.
+        ``info.converged`` is False, besides where steps ran out, where there is no
+        derivative or one that rounding spoils: a limb stretched to just reach its
+        target, a target on its joint's parent, a saddle. The gradient is finite
+        everywhere; there it is that of the Gauss-Newton problem.
 
     Source:
         See ``_tree_sweep``. Accuracy and speed are measured by

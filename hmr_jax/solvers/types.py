@@ -21,7 +21,8 @@ class SolveInfo(NamedTuple):
         iterations: steps taken.
         cost: half the weighted sum of squared residuals at the returned solution.
         gradient_norm: largest absolute entry of the cost's gradient there.
-        converged: whether the tolerance was met (False where none was asked for).
+        converged: whether the tolerance was met (False where none was asked for), and
+            for the tree solvers also whether the gradient can be trusted.
         failed: whether the problem was not finite at the start, or no step from a
             point away from the optimum could lower the cost.
     """

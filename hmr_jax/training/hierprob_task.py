@@ -110,8 +110,9 @@ def proxy_of(batch: Batch, image_size_px: int) -> jax.Array:
             ``joints2d_visible`` [B, 17].
         image_size_px: side of the pictures; heatmaps are as wide as in training.
     """
-    names = ("image", "joints2d_px", "joints2d_visible")
-    return resized_representation(*(batch[name] for name in names), image_size_px)[2]
+    image, joints = batch["image"], batch["joints2d_px"]
+    visible = batch["joints2d_visible"]
+    return resized_representation(image, joints, visible, image_size_px)[2]
 
 
 def make_task(config: Any, stage: str = "stage2") -> Task:

@@ -13,7 +13,7 @@ from hmr_jax.solvers import _tree_ops as ops
 from hmr_jax.solvers import tree_newton
 from hmr_jax.solvers._tree_layout import WIDTH, tree_layout
 from hmr_jax.solvers._tree_start import rotation_from_correlation
-from hmr_jax.solvers._tree_sweep import sweep
+from hmr_jax.solvers._tree_sweep import cofactor_solve, rank_solve, sweep
 from hmr_jax.solvers.tree_newton import fit_bones
 from tests.solvers import tree_cases as cases
 from tests.tolerances import F32_IDENTITY, X64_IDENTITY
@@ -80,8 +80,9 @@ def dense_displacements(layout, bones, curvature, weights, forces):
     return (flat @ turns).reshape(count, 3)
 
 
+@pytest.mark.parametrize("block_solve", [cofactor_solve, rank_solve])
 @pytest.mark.parametrize("name", cases.TREES)
-def test_sweep_equals_dense_solve(name, x64, rng):
+def test_sweep_equals_dense_solve(name, block_solve, x64, rng):
     layout = tree_layout(cases.TREES[name])
     count, batch = layout.num_slots, 2
     edge = (layout.parent_slot < count)[:, None, None]
@@ -91,8 +92,10 @@ def test_sweep_equals_dense_solve(name, x64, rng):
     weights = np.where(edge[:, 0], rng.uniform(0.5, 1, (count, batch)), 0)
     forces = np.where(edge, rng.standard_normal((count, 3, batch)), 0)
     arrays = [jnp.asarray(a) for a in (bones, curvature, weights, forces)]
-    solve = jax.jit(functools.partial(sweep, layout))
-    _, moves = solve(*arrays, jnp.zeros(batch))
+    scale = jnp.ones((count, 1, batch))
+    undamped = functools.partial(block_solve, damping=jnp.zeros(batch))
+    solve = jax.jit(lambda *a: sweep(layout, *a, scale, undamped))
+    _, moves, _ = solve(*arrays)
     for lane in range(batch):
         expected = dense_displacements(
             layout, *(a[..., lane] for a in (bones, curvature, weights, forces))
