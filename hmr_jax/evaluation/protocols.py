@@ -2,7 +2,6 @@
 
 A protocol is usable on anyone's predictions: arrays in its joint set go in, metres, and
 means per metric come out, millimetres. Two numbers are comparable only when they come
-from hmr_jax.errors import UserError
 from the same protocol; the names here say which they are.
 """
 
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hmr_jax.body.joint_sets import JOINT_SETS
+from hmr_jax.errors import UserError
 from hmr_jax.metrics import pose
 from hmr_jax.metrics.accumulate import Mean
 
