@@ -169,7 +169,7 @@ def start_processes(
         jax.distributed.initialize(coordinator, num_processes, process_id)
     processes.watch_peers()
     with processes.ending_together():
-        processes.meet()
+        _meet()
     logging.info(
         "process %d of %d, %d local of %d devices",
         jax.process_index(),
@@ -177,3 +177,20 @@ def start_processes(
         jax.local_device_count(),
         jax.device_count(),
     )
+
+
+def _meet() -> None:
+    """Connect the processes of a run; to be called when all of them have just started.
+
+    The runtime connects processes in the first exchange between the same devices, and
+    gloo, which exchanges for CPUs, ends the run where one comes to it 30 s after
+    another. Compiling and opening data may well take that much longer on one of them.
+    Processes that are connected wait for each other for half an hour and more. So all
+    exchanges there will be are made once here, before any such work.
+    """
+    if jax.process_count() == 1:
+        return
+    processes.gather("")  # between the devices of equal place in each process
+    devices = jax.local_device_count()
+    everywhere = jax.pmap(lambda x: jax.lax.psum(x, "all"), axis_name="all")
+    jax.block_until_ready(everywhere(np.ones(devices, np.float32)))

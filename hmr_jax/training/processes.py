@@ -63,7 +63,7 @@ def check_same(values: Mapping[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    first, *others = (json.loads(text) for text in _gather(json.dumps(values)))
+    first, *others = (json.loads(text) for text in gather(json.dumps(values)))
     for number, found in enumerate(others, start=1):
         lines = differences(first, found)
         if lines:
@@ -76,10 +76,10 @@ def check_same(values: Mapping[str, Any]) -> None:
 
 def of_first(text: str) -> str:
     """Process 0's text, on all processes, which wait for each other here."""
-    return text if jax.process_count() == 1 else _gather(text)[0]
+    return text if jax.process_count() == 1 else gather(text)[0]
 
 
-def _gather(text: str) -> list[str]:
+def gather(text: str) -> list[str]:
     """This text of every process, in their order."""
     from jax.experimental import multihost_utils
 
@@ -163,23 +163,6 @@ def _explained(reason: str) -> str:
     waited = any(sign in reason for sign in _SIGNS_OF_WAITING)
     meaning = fatal_filter.LATE if waited else fatal_filter.LOST
     return f"{meaning} {fatal_filter.SEEN}{reason.splitlines()[0]}"
-
-
-def meet() -> None:
-    """Connect the processes of a run; to be called when all of them have just started.
-
-    The runtime connects processes in the first exchange between the same devices, and
-    gloo, which exchanges for CPUs, ends the run where one comes to it 30 s after
-    another. Compiling and opening data may well take that much longer on one of them.
-    Processes that are connected wait for each other for half an hour and more. So all
-    exchanges there will be are made once here, before any such work.
-    """
-    if jax.process_count() == 1:
-        return
-    _gather("")  # between the devices of equal place in each process
-    devices = jax.local_device_count()
-    everywhere = jax.pmap(lambda x: jax.lax.psum(x, "all"), axis_name="all")
-    jax.block_until_ready(everywhere(np.ones(devices, np.float32)))
 
 
 def watch_peers() -> None:
