@@ -193,7 +193,7 @@ READERS = {
         lambda path: report.read(str(path.parent)),
     ),
     "notes/inputs.json.gz": (
-        lambda path: inputs.write(str(path.parent), {"labels": {}, "pictures": {}}),
+        lambda path: inputs.write(str(path.parent), inputs.merged([])),
         lambda path: inputs.read(str(path.parent)),
     ),
     "raw.json": (lambda path: path.write_text(json.dumps(ROWS)), _raw("read_json")),
