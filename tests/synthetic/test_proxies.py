@@ -185,7 +185,7 @@ def test_a_picture_follows_its_place_in_the_whole_batch(assets):
                 value, whole[name][rows], atol=2e-5, rtol=1e-5, err_msg=name
             )
     # Equal poses at different places are different pictures.
-    twins = {"pose_index": INDEX[[0, 0]], "batch_row": places[:2]}
+    twins = {"pose_index": INDEX[[0, 0]], "batch_row": np.arange(2, dtype=np.int32)}
     shape = jax.device_get(make(twins))["target_shape"]
     assert np.abs(shape[0] - shape[1]).max() > 0.1
 
