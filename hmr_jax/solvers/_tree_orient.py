@@ -249,12 +249,12 @@ def half_turns(
     _, axis, aim, _, swings, _ = _joint_terms(
         layout, shown, rest, bones, none, leaves, rotmats
     )
-    half = ops.matvec(of_parents(layout, frames), axis) + aim
+    half = ops.matvec(frames_of_parents(layout, frames), axis) + aim
     opposite = ops.dot(half, half) <= float(jnp.finfo(rest.dtype).eps)
     return ops.total((opposite & (swings > 0)).astype(rest.dtype)) > 0
 
 
-def of_parents(layout: TreeLayout, frames: Array) -> Array:
+def frames_of_parents(layout: TreeLayout, frames: Array) -> Array:
     """Rotation of each joint's parent, the identity at the root."""
     identity = jnp.broadcast_to(ops.eye(frames.dtype), (1, *frames.shape[1:]))
     return ops.take(jnp.concatenate([frames, identity]), layout.parent_slot)
@@ -286,7 +286,7 @@ def _pull_back(
     shown = Shown(*flags)
     arrays = (rest, bones, twists, leaves, rotmats)
     one = ops.opaque_one(rest)
-    above = of_parents(layout, frames)
+    above = frames_of_parents(layout, frames)
     _, axis, aim, *_ = _joint_terms(layout, shown, *arrays)
     spin = ops.spin(on_frames, frames)
     spin = _gather_spin(layout, shown, spin, ops.matvec(above, axis), aim)

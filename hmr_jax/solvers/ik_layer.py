@@ -17,8 +17,8 @@ from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.geometry.rotations import quaternion_to_matrix
 from hmr_jax.solvers import _tree_ops as ops
 from hmr_jax.solvers._tree_orient import (
+    frames_of_parents,
     half_turns,
-    of_parents,
     orient,
     sets_bones,
     shown_by,
@@ -110,7 +110,7 @@ def inverse_kinematics(
     seen = ops.combine(layout.ancestors.T, problem.weights)
     shown = jax.lax.stop_gradient(shown_by(layout, problem.rest, seen))
     frames = orient(layout, problem.rest, bones, twists, leaves, rotmats, shown)
-    above = of_parents(layout, frames)
+    above = frames_of_parents(layout, frames)
     bones = jnp.where(sets_bones(layout, shown), bones, ops.matvec(above, problem.rest))
     joints = ops.combine(layout.ancestors, bones)
     doubt = ops.total(shown.accidental) > 0
