@@ -12,7 +12,7 @@ from hmr_jax.solvers import _tree_ops as ops
 from hmr_jax.solvers._tree_gradient import pull_back
 from hmr_jax.solvers._tree_layout import TreeLayout
 from hmr_jax.solvers._tree_start import closed_form
-from hmr_jax.solvers._tree_sweep import cofactor_solve, rank_solve, sweep
+from hmr_jax.solvers._tree_sweep import step_solve, sweep
 from hmr_jax.solvers._tree_trust import Trust, firm, trust
 
 _FIRST_DAMPING = 1e-2
@@ -100,7 +100,8 @@ def _iterate(
     span = ops.total(weights[:, None] * targets * targets)
     one = ops.opaque_one(weights)
     # Missing targets leave directions free, which cofactors do not tell.
-    free = jnp.any((weights == 0) & jnp.asarray(layout.is_bone)[:, None])
+    missing = (weights == 0) & jnp.asarray(layout.is_bone)[:, None]
+    free = jnp.any(missing, axis=0) & jnp.any(weights > 0, axis=0)
 
     def step(carry: tuple[Array, _State]) -> tuple[Array, _State]:
         count, state = carry
@@ -115,9 +116,9 @@ def _iterate(
             weights,
             pull,
             scale,
-            functools.partial(rank_solve, damping=state.damping),
-            functools.partial(cofactor_solve, damping=state.damping),
-            free,
+            functools.partial(
+                step_solve, damping=state.damping, free=free & ~state.done
+            ),
         )
         above = ops.materialise(model.of_parents(layout, turns), one)
         trial = model.turn(above, state.bones)

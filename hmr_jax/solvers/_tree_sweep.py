@@ -39,8 +39,6 @@ def sweep(
     forces: Array,
     scale: Array,
     solve_block: BlockSolve,
-    otherwise: BlockSolve | None = None,
-    chosen: Array | bool = True,
 ) -> tuple[Array, Array, Array]:
     """Minimise the quadratic model above.
 
@@ -51,42 +49,49 @@ def sweep(
         weights: w ``[slots, batch]``.
         forces: q ``[slots, 3, batch]``.
         scale: per joint the size of what H is summed from, ``[slots, 1, batch]``.
-        solve_block: ``cofactor_solve``, ``rank_solve`` or ``null_space_solve``.
-        otherwise: what solves unless ``chosen``, a scalar.
-        chosen: whether ``solve_block`` is to be used.
+        solve_block: ``step_solve`` or ``null_space_solve``.
 
     Returns:
         Rotation increments u and displacements d, both ``[slots, 3, batch]``, and the
         notes of the solves.
     """
     one = ops.opaque_one(weights)
-    inputs = (layout, bones, curvature, weights, forces, scale)
-    if otherwise is None:
-        gain, notes = eliminate(*inputs, solve_block)
-    else:
-        gain, notes = jax.lax.cond(
-            chosen,
-            lambda: eliminate(*inputs, solve_block),
-            lambda: eliminate(*inputs, otherwise),
-        )
+    gain, notes = eliminate(
+        layout, bones, curvature, weights, forces, scale, solve_block
+    )
     return *_root_to_leaf(layout, bones, gain, one), notes
 
 
-def cofactor_solve(
-    h: Array, n: Array, scale: Array, one: Array, *, damping: Array
+def step_solve(
+    h: Array, n: Array, scale: Array, one: Array, *, damping: Array, free: Array
 ) -> tuple[Array, Array]:
-    """``H^-1 n`` with a raised diagonal; 0 where H is singular to rounding even so.
+    """``H^-1 n``, by cofactors or, in the lanes that are ``free``, by rank.
+
+    Each lane's solution is the same whatever the others hold.
 
     Args:
-        h: symmetric ``[blocks, 3, 3, batch]``, not of rank 1, where cofactors are
-            rounding.
+        h: symmetric ``[blocks, 3, 3, batch]``, not of rank 1 unless ``free``.
         n: right sides ``[blocks, 3, m, batch]``.
-        scale: ``[blocks, 1, batch]``, not needed.
+        scale: ``[blocks, 1, batch]``.
         one: see ``_tree_ops.materialise``.
         damping: multiple of the trace added to the diagonal, ``[batch]``.
+        free: which lanes have directions that nothing holds, ``[batch]``.
 
     Returns:
-        The solution, and a note of 0 ``[blocks, 1, batch]``.
+        The solution, and 1 where H of a free lane curves downwards, else 0
+        ``[blocks, 1, batch]``.
+    """
+    plain = _cofactor_solve(h, n, one, damping), jnp.zeros_like(scale)
+    x, turned = jax.lax.cond(
+        free.any(), lambda: _rank_solve(h, n, scale, one, damping), lambda: plain
+    )
+    return jnp.where(free, x, plain[0]), jnp.where(free, turned, plain[1])
+
+
+def _cofactor_solve(h: Array, n: Array, one: Array, damping: Array) -> Array:
+    """``H^-1 n`` with a raised diagonal; 0 where H is singular to rounding even so.
+
+    At rank 1 the cofactors, and so the solution, are rounding.
     """
     eps = float(jnp.finfo(h.dtype).eps)
     trace = jnp.abs(h[:, 0, 0] + h[:, 1, 1] + h[:, 2, 2])[:, None, None]
@@ -95,18 +100,15 @@ def cofactor_solve(
     det = ops.matmul(h[:, :1], cof[:, :, :1])  # first row by first column
     floor = eps * (trace / 3) ** 3 + eps**2 * 1e-2
     factor = ops.materialise(det / (det * det + floor * floor), one)
-    return ops.materialise(ops.matmul(cof, n) * factor, one), jnp.zeros_like(scale)
+    return ops.materialise(ops.matmul(cof, n) * factor, one)
 
 
-def rank_solve(
-    h: Array, n: Array, scale: Array, one: Array, *, damping: Array
+def _rank_solve(
+    h: Array, n: Array, scale: Array, one: Array, damping: Array
 ) -> tuple[Array, Array]:
-    """As ``cofactor_solve`` for H of any rank and sign.
+    """``step_solve`` for H of any rank and sign.
 
     Free directions do not move, and the step goes down where H curves downwards.
-
-    Returns:
-        The solution, and 1 where H curves downwards, else 0 ``[blocks, 1, batch]``.
     """
     trace = jnp.abs(h[:, 0, 0] + h[:, 1, 1] + h[:, 2, 2])[:, None, None]
     h = h + ops.eye(h.dtype) * (trace * damping[None, None, None])

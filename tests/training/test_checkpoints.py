@@ -1,3 +1,4 @@
+import gc
 import shutil
 import uuid
 from unittest import mock
@@ -215,9 +216,20 @@ def two_saved(start, tmp_path_factory):
 
 
 # Orbax's event loops complain, unraisably, of what a damaged file broke off.
-unraisable = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+_ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def complaints_end_here():
+    """They come when the garbage is collected: not in another test."""
+    yield
+    gc.collect()
+
+
+def unraisable(test):
+    return _ignored(pytest.mark.usefixtures("complaints_end_here")(test))
+
+
 OFTEN = [pytest.param(h, marks=pytest.mark.slow) for h in ("cut", "empty", "swap")]
 
 
