@@ -1,63 +1,31 @@
 """Where a run's numbers go: TensorBoard event files and a JSON-lines log.
 
-``clu.metric_writers`` imports TensorFlow, which training must not need. These writers
-have the methods of its ``MetricWriter`` (a test holds the two together), so that either
-serves, and write event files with TensorBoard's own record writer.
+``tensorboardX`` makes the events. Its own writer has a queue and a thread, in which an
+error (a full disk) would be lost; here events are written at once, to remote folders
+too.
 """
 
-import io
 import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from hmr_jax.files import atomic_write
 from hmr_jax.remote import Appended, location
 
 
 class MetricWriter:
-    """The interface; a method not overridden writes nothing."""
+    """The interface; itself it writes nothing."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Write numbers by name."""
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
-        """Write images, [H, W, C] or [N, H, W, C], uint8 or floats in [0, 1]."""
-
-    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Write texts (markdown)."""
-
-    def write_histograms(
-        self,
-        step: int,
-        arrays: Mapping[str, Any],
-        num_buckets: Mapping[str, int] | None = None,
-    ) -> None:
-        """Write distributions of values."""
-
-    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Write the run's settings, flat."""
-
-    def write_summaries(
-        self,
-        step: int,
-        values: Mapping[str, Any],
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write tensors for a plug-in."""
-
-    def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
-        """Write videos."""
-
-    def write_audios(
-        self, step: int, audios: Mapping[str, Any], *, sample_rate: int
-    ) -> None:
-        """Write sounds."""
+        """Write images, [H, W, C] each, uint8 or floats in [0, 1]."""
 
     def flush(self) -> None:
         """Write what is held back."""
@@ -67,7 +35,7 @@ class MetricWriter:
 
 
 class MultiWriter(MetricWriter):
-    """Passes scalars, images, texts and settings on to several writers."""
+    """Passes all on to several writers."""
 
     def __init__(self, writers: Sequence[MetricWriter]):
         self._writers = tuple(writers)
@@ -81,26 +49,6 @@ class MultiWriter(MetricWriter):
         """Write images."""
         for writer in self._writers:
             writer.write_images(step, images)
-
-    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Write texts."""
-        for writer in self._writers:
-            writer.write_texts(step, texts)
-
-    def write_histograms(
-        self,
-        step: int,
-        arrays: Mapping[str, Any],
-        num_buckets: Mapping[str, int] | None = None,
-    ) -> None:
-        """Write distributions of values."""
-        for writer in self._writers:
-            writer.write_histograms(step, arrays, num_buckets)
-
-    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Write the run's settings."""
-        for writer in self._writers:
-            writer.write_hparams(hparams)
 
     def flush(self) -> None:
         """Flush each."""
@@ -169,7 +117,7 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 class EventWriter(MetricWriter):
-    """TensorBoard event files, written without TensorFlow.
+    """TensorBoard event files.
 
     Args:
         directory: TensorBoard's ``--logdir``.
@@ -178,103 +126,46 @@ class EventWriter(MetricWriter):
     """
 
     def __init__(self, directory: str | os.PathLike, from_step: int = 0):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboardX import summary
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.record_writer import RecordWriter
 
-        self._event_pb2, self._summary_pb2 = event_pb2, summary_pb2
+        class Records(RecordWriter):
+            """TensorBoard's framing, into a file that is open already."""
+
+            def __init__(self, file: Appended):
+                self._writer = file
+
+        self._summary, self._event = summary, event_pb2.Event
         folder = location(directory)
         folder.mkdir(parents=True, exist_ok=True)
         host, pid = socket.gethostname(), os.getpid()
         name = f"events.out.tfevents.{time.time_ns() // 1000}.{host}.{pid}"
         self._file = Appended(folder / name)
-        self._records = RecordWriter(self._file)
+        self._records = Records(self._file)
         self._write(file_version="brain.Event:2")
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(step=from_step + 1, session_log=start)
 
     def _write(self, **fields) -> None:
-        event = self._event_pb2.Event(wall_time=time.time(), **fields)
+        event = self._event(wall_time=time.time(), **fields)
         self._records.write(event.SerializeToString())
 
-    def _write_values(self, step, values) -> None:
-        summary = self._summary_pb2.Summary(value=values)
-        self._write(step=int(step), summary=summary)
+    def _write_summaries(self, step: int, summaries: Iterable[Any]) -> None:
+        for summary in summaries:
+            self._write(step=int(step), summary=summary)
         self._file.push()
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Write numbers by name."""
-        value = self._summary_pb2.Summary.Value
-        self._write_values(
-            step, [value(tag=k, simple_value=float(v)) for k, v in scalars.items()]
-        )
+        scalar = self._summary.scalar
+        self._write_summaries(step, (scalar(k, float(v)) for k, v in scalars.items()))
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
-        """Write images, [H, W, C] or [N, H, W, C], uint8 or floats in [0, 1]."""
-        values = []
-        for name, stack in images.items():
-            stack = np.asarray(stack)
-            stack = stack[None] if stack.ndim == 3 else stack
-            for index, image in enumerate(stack):
-                tag = name if len(stack) == 1 else f"{name}/{index}"
-                image = self._summary_pb2.Summary.Image(
-                    height=image.shape[0],
-                    width=image.shape[1],
-                    colorspace=image.shape[2],
-                    encoded_image_string=_png(image),
-                )
-                values.append(self._summary_pb2.Summary.Value(tag=tag, image=image))
-        self._write_values(step, values)
-
-    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Write texts (markdown)."""
-        from tensorboard.compat.proto import tensor_pb2, types_pb2
-
-        values = []
-        for name, text in texts.items():
-            tensor = tensor_pb2.TensorProto(
-                dtype=types_pb2.DT_STRING, string_val=[text.encode()]
-            )
-            metadata = self._summary_pb2.SummaryMetadata(
-                plugin_data=self._summary_pb2.SummaryMetadata.PluginData(
-                    plugin_name="text"
-                )
-            )
-            values.append(
-                self._summary_pb2.Summary.Value(
-                    tag=name, tensor=tensor, metadata=metadata
-                )
-            )
-        self._write_values(step, values)
-
-    def write_histograms(
-        self,
-        step: int,
-        arrays: Mapping[str, Any],
-        num_buckets: Mapping[str, int] | None = None,
-    ) -> None:
-        """Write distributions of values, in 30 equal buckets unless told."""
-        values = []
-        for name, array in arrays.items():
-            array = np.asarray(array, np.float64).ravel()
-            count, edges = np.histogram(array, (num_buckets or {}).get(name, 30))
-            histo = self._summary_pb2.HistogramProto(
-                min=array.min(),
-                max=array.max(),
-                num=array.size,
-                sum=array.sum(),
-                sum_squares=np.square(array).sum(),
-                bucket_limit=edges[1:].tolist(),
-                bucket=count.tolist(),
-            )
-            values.append(self._summary_pb2.Summary.Value(tag=name, histo=histo))
-        self._write_values(step, values)
-
-    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Write the run's settings as a table."""
-        rows = [f"| {name} | {value} |" for name, value in hparams.items()]
-        self.write_texts(
-            0, {"config": "\n".join(["| field | value |", "|-|-|", *rows])}
-        )
+        """Write images, [H, W, C] each, uint8 or floats in [0, 1]."""
+        for name, image in images.items():
+            made = self._summary.image(name, np.asarray(image), dataformats="HWC")
+            self._write_summaries(step, [made])
 
     def flush(self) -> None:
         """Write what is held back."""
@@ -283,16 +174,6 @@ class EventWriter(MetricWriter):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _png(image: np.ndarray) -> bytes:
-    if image.dtype != np.uint8:
-        image = (np.clip(image, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-        buffer, "PNG"
-    )
-    return buffer.getvalue()
 
 
 def run_writer(workdir: str | os.PathLike, from_step: int = 0) -> MetricWriter:

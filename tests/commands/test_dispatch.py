@@ -50,7 +50,7 @@ def test_every_command_has_help(run, name):
 def test_help_needs_no_heavy_imports(tmp_path):
     program = (
         "import sys; from hmr_jax.__main__ import main; main(['train', '--help']);"
-        "heavy = {'tensorflow', 'orbax', 'matplotlib', 'flax', 'tensorboard'};"
+        "heavy = {'tensorflow', 'orbax', 'matplotlib', 'flax', 'tensorboardX'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     subprocess.run(

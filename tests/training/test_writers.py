@@ -1,4 +1,3 @@
-import inspect
 import json
 
 import numpy as np
@@ -20,9 +19,7 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     for step in (1, 2):
         writer.write_scalars(step, {"loss/total": np.float32(step) / 4})
     image = np.linspace(0, 1, 48, dtype=np.float32).reshape(4, 4, 3)
-    writer.write_images(2, {"overlay": image, "grey": image[None, :, :, :1]})
-    writer.write_histograms(2, {"angles": np.arange(10.0)})
-    writer.write_hparams({"seed": 3})
+    writer.write_images(2, {"overlay": image, "grey": image[:, :, :1]})
     writer.close()
     events = read_events(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("loss/total")] == [
@@ -31,8 +28,6 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     ]
     assert {"overlay", "grey"} <= set(events.Tags()["images"])
     assert events.Images("overlay")[0].encoded_image_string.startswith(b"\x89PNG")
-    assert events.Histograms("angles")[0].histogram_value.num == 10
-    assert "config" in events.Tags()["tensors"]
 
 
 def test_resumed_run_hides_the_steps_it_writes_again(tmp_path):
@@ -52,16 +47,6 @@ def test_resumed_run_hides_the_steps_it_writes_again(tmp_path):
     assert found == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").open()]
     assert [(row["step"], row["loss/total"]) for row in rows] == found
-
-
-def test_same_methods_as_clus_interface():
-    # clu imports TensorFlow: only a machine with it can compare.
-    pytest.importorskip("tensorflow")
-    interface = pytest.importorskip("clu.metric_writers.interface")
-    for name in interface.MetricWriter.__abstractmethods__:
-        theirs = inspect.signature(getattr(interface.MetricWriter, name)).parameters
-        ours = inspect.signature(getattr(writers.EventWriter, name)).parameters
-        assert list(ours) == list(theirs), name
 
 
 def test_curves_are_drawn(tmp_path):
