@@ -73,7 +73,13 @@ def _define(values: flags.FlagValues) -> None:
     )
     switch("pictures", True, "Draw pictures.")
     switch("uncropped", True, "Also draw NAME_overlay.png, the bodies in the picture.")
-    switch("mesh", False, "Also write NAME_0.obj.")
+    switch("mesh", False, "Also write NAME_0.obj, or what --mesh_formats says.")
+    flags.DEFINE_list(
+        "mesh_formats",
+        ["obj"],
+        "Of --mesh, one or more of obj, ply, glb.",
+        flag_values=values,
+    )
     switch("keep_samples", False, "Also write the poses and shapes that were drawn.")
     switch("sample_shape", False, "Draw the shape, too; as published: the pose alone.")
     switch("side_bands", False, "Black bands beside each crop, as published.")
@@ -132,7 +138,13 @@ def main(argv: list[str]) -> int:
         cli.existing(values.workdir, "--workdir")
 
     from hmr_jax.commands import predict_inputs, predict_names
+    from hmr_jax.commands.predict_outputs import MESH_FORMATS
 
+    if not set(values.mesh_formats) <= set(MESH_FORMATS):
+        raise cli.UsageError(
+            f"--mesh_formats: expected some of {', '.join(MESH_FORMATS)}, found "
+            f"{', '.join(values.mesh_formats)}"
+        )
     paths = predict_inputs.list_pictures(given)
     predict_names.plan(pathlib.Path(values.out), paths)  # before a model is loaded
     choice = _choice(values, paths)
@@ -147,7 +159,7 @@ def main(argv: list[str]) -> int:
         batch_size=values.batch_size,
         pictures=values.pictures,
         uncropped=values.uncropped,
-        mesh=values.mesh,
+        meshes=values.mesh_formats if values.mesh else (),
         keep_samples=values.keep_samples,
         overwrite=values.overwrite,
         tile_px=values.tile_px,

@@ -24,7 +24,7 @@ MAX_BYTES = 255 - len("._99999_samples.12345678.tmp.png")
 """Of a name, so that file systems take what is written, its temporary name too."""
 _MAKER = "hmr-jax predict"
 _RESULT = re.compile(
-    r"(.*?)(_\d+(\.npz|\.png|\.obj|_samples\.png)|_overlay\.png)", re.DOTALL
+    r"(.*?)(_\d+(\.npz|\.png|\.obj|\.ply|\.glb|_samples\.png)|_overlay\.png)", re.DOTALL
 )
 
 

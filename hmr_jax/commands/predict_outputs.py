@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from hmr_jax.body.model import BodyModel
 from hmr_jax.body.npz import read_npz
 from hmr_jax.commands.predict_inputs import Person, told
 from hmr_jax.errors import UserError
@@ -42,6 +41,8 @@ KEPT = {
 """Arrays of a prediction and their names in the result's file."""
 SAMPLES = ("sample_rotmats", "sample_betas", "sample_order")
 """Also written, where bodies were drawn and samples are asked for."""
+MESH_FORMATS = ("obj", "ply", "glb")
+"""That ``write_mesh`` writes: text, binary, and what browsers and tools show."""
 _NEEDED = {*KEPT.values(), "made_with"} - {"vertex_uncertainty_m"}
 _MUST_BE_FINITE = ("vertices_m", "pose_rotmats", "betas_mean", "betas_std", "camera")
 
@@ -175,15 +176,22 @@ def summary_row(person: Person, arrays: Mapping[str, np.ndarray]) -> dict[str, A
     return row
 
 
-def write_obj(path: pathlib.Path, vertices_m: np.ndarray, body: BodyModel) -> None:
-    """Write a mesh as Wavefront OBJ.
+def write_mesh(path: pathlib.Path, vertices_m: np.ndarray, faces: np.ndarray) -> None:
+    """Write a mesh in the format of the path's suffix, whole or not at all.
 
     Args:
-        path: the file.
-        vertices_m: [verts, 3] metres, y up.
-        body: for its faces.
+        path: with one of the suffixes ``MESH_FORMATS``.
+        vertices_m: [verts, 3] metres, y up, which is also glTF's convention.
+        faces: [faces, 3] indices of vertices.
     """
-    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in np.asarray(vertices_m)]
-    lines += [f"f {a} {b} {c}" for a, b, c in np.asarray(body.faces) + 1]
+    import trimesh
+
+    kind = path.suffix.removeprefix(".")
+    mesh = trimesh.Trimesh(vertices_m, faces, process=False)
+    options: dict[str, Any] = {
+        "obj": {"digits": 6, "header": ""},
+        "ply": {},
+        "glb": {"include_normals": True},  # a viewer shades flat without them
+    }[kind]
     with atomic_write(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+        mesh.export(temporary, file_type=kind, **options)

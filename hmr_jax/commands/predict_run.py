@@ -62,7 +62,7 @@ class Run:
         batch_size: persons at once.
         pictures: draw them.
         uncropped: also draw all persons of a picture in it.
-        mesh: write meshes.
+        meshes: formats to write meshes in, of ``predict_outputs.MESH_FORMATS``.
         keep_samples: write what was drawn.
         overwrite: replace results that are there.
         tile_px: side of each part of the pictures.
@@ -75,7 +75,7 @@ class Run:
     batch_size: int = 8
     pictures: bool = True
     uncropped: bool = True
-    mesh: bool = False
+    meshes: Sequence[str] = ()
     keep_samples: bool = False
     overwrite: bool = False
     tile_px: int = predict_pictures.TILE_PX
@@ -190,9 +190,10 @@ class Run:
     def _write(self, person, prediction, arrays) -> None:
         """Write a person's files; the result last, for it says that all is there."""
         stem = predict_outputs.result_stem(person)
-        if self.mesh:
-            path = self.out / f"{stem}.obj"
-            predict_outputs.write_obj(path, arrays["vertices_m"], self.body)
+        faces = np.asarray(self.body.faces)
+        for kind in self.meshes:
+            path = self.out / f"{stem}.{kind}"
+            predict_outputs.write_mesh(path, arrays["vertices_m"], faces)
         if self.pictures:
             sheet = predict_pictures.person_sheet(prediction, self.body, self.tile_px)
             draw.save_png(self.out / f"{stem}.png", sheet)

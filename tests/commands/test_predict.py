@@ -93,6 +93,7 @@ def test_the_config_in_the_parameters_is_enough(folder, capsys):
         (["--out=", "--joints2d=y"], "missing --out"),
         (["--out=gs://a/b", "--joints2d=y"], "--out: expected .* found gs://a/b"),
         (["--without_box=half"], "without_box"),
+        (["--joints2d=x", "--mesh_formats=obj,stl"], "--mesh_formats: .*obj, stl"),
     ],
 )
 def test_wrong_command_lines(folder, flags, message):

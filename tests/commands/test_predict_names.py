@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from hmr_jax.commands import predict_names
+from hmr_jax.commands import predict_names, predict_outputs
 from hmr_jax.commands.predict_names import LEDGER, MAX_BYTES, OVERVIEW, SUMMARY
 
 
@@ -69,7 +69,14 @@ def test_names_last_when_pictures_and_results_move_together(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "foreign", ["a_0.png", "a_12.npz", "a_0_samples.png", "a_overlay.png", "a_0.obj"]
+    "foreign",
+    [
+        "a_0.png",
+        "a_12.npz",
+        "a_0_samples.png",
+        "a_overlay.png",
+        *(f"a_0.{kind}" for kind in predict_outputs.MESH_FORMATS),
+    ],
 )
 def test_files_of_others_keep_their_names(tmp_path, foreign):
     out = tmp_path / "out"

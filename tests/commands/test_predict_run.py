@@ -8,6 +8,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from hmr_jax import files
@@ -88,7 +89,9 @@ def done(folder, predictor, body, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     paths = predict_inputs.list_pictures([str(folder)])
     choice = Choice(joints=joints_table())
-    report = make(out, predictor, body, pictures=True, mesh=True)(paths, choice)
+    report = make(
+        out, predictor, body, pictures=True, meshes=predict_outputs.MESH_FORMATS
+    )(paths, choice)
     return out, paths, choice, report
 
 
@@ -98,10 +101,11 @@ def test_every_person_has_files_and_the_rest_is_told(done):
     names = {path.name for path in out.iterdir()}
     for stem in ("a_0", "a_1", "b_0"):
         assert {f"{stem}.npz", f"{stem}.obj", f"{stem}.png"} <= names
+        assert {f"{stem}.ply", f"{stem}.glb"} <= names
         assert f"{stem}_samples.png" in names
     assert names >= {"a_overlay.png", "b_overlay.png"}
     assert names >= {"predictions.json", "overview.png", "pictures.json", ".lock"}
-    assert len(names) == 18
+    assert len(names) == 24
     summary = json.loads((out / "predictions.json").read_text())
     assert [row["result"] for row in summary["people"]] == [
         "a_0.npz",
@@ -114,6 +118,15 @@ def test_every_person_has_files_and_the_rest_is_told(done):
     assert failure["file"] == "c.png" and "no whole picture" in failure["reason"]
     sheet = np.array(Image.open(out / "a_0.png"))
     assert sheet.shape[2] == 3 and sheet.std() > 10
+
+
+@pytest.mark.parametrize("kind", predict_outputs.MESH_FORMATS)
+def test_meshes_hold_the_vertices_of_the_result(done, body, kind):
+    out, *_ = done
+    mesh = trimesh.load_mesh(out / f"a_1.{kind}", process=False, maintain_order=True)
+    found = predict_outputs.read_result(out / "a_1.npz")["vertices_m"]
+    np.testing.assert_allclose(mesh.vertices, found, atol=1e-6)
+    np.testing.assert_array_equal(mesh.faces, body.faces)
 
 
 def test_results_are_those_of_the_pictures(done):
@@ -168,7 +181,9 @@ def test_the_overview_shows_everyone_after_a_resumed_run(done, predictor, body):
     out, paths, choice, _ = done
     whole = predict_inputs.read_picture(out / "overview.png")
     (out / "a_1.npz").unlink()
-    report = make(out, predictor, body, pictures=True, mesh=True)(paths, choice)
+    report = make(
+        out, predictor, body, pictures=True, meshes=predict_outputs.MESH_FORMATS
+    )(paths, choice)
     assert report.kept == 2
     np.testing.assert_array_equal(
         predict_inputs.read_picture(out / "overview.png"), whole
