@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hmr_jax.convert.tables import LAYOUTS, Table
 from hmr_jax.errors import UserError
@@ -45,7 +46,7 @@ def to_variables(
         for name in state_dict
         if name not in table.entries and not table.is_ignored(name)
     ]
-    shapes = None if template is None else flatten(template)
+    shapes = None if template is None else flatten_dict(dict(template))
     flat, problems = {}, []
     for name, (path, layout) in table.entries.items():
         if name in state_dict:
@@ -72,7 +73,7 @@ def to_variables(
         unset = sorted(set(shapes) - {e.path for e in table.entries.values()})
         problems += [f"{'.'.join(path)}: not in the table" for path in unset]
     _raise_on(missing, extra, problems)
-    return unflatten(flat)
+    return unflatten_dict(flat)
 
 
 def to_state_dict(variables: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:
@@ -89,7 +90,7 @@ def to_state_dict(variables: Mapping[str, Any], table: Table) -> dict[str, np.nd
     Raises:
         UserError: variables missing, or without a place in the table.
     """
-    flat = flatten(variables)
+    flat = flatten_dict(dict(variables))
     names = {entry.path: name for name, entry in table.entries.items()}
     missing = [
         ".".join(path)
@@ -105,28 +106,6 @@ def to_state_dict(variables: Mapping[str, Any], table: Table) -> dict[str, np.nd
             out[name] = np.ascontiguousarray(array)
     out.update({name: np.zeros((), np.int64) for name in table.counters})
     return out
-
-
-def flatten(tree: Mapping[str, Any], *path: str) -> dict[tuple[str, ...], Any]:
-    """Nested dicts as one dict of paths."""
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, *path, name))
-        else:
-            flat[(*path, name)] = value
-    return flat
-
-
-def unflatten(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    """The inverse of ``flatten``."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
-    return tree
 
 
 def _to_ours(array: np.ndarray, layout: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hmr_jax.convert import hierprob, hrnet, ikol, merge, tables
 from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
@@ -120,7 +121,7 @@ def with_backbone(
     Raises:
         UserError: the two backbones differ in names or shapes.
     """
-    new, old = merge.flatten(backbone), merge.flatten(variables)
+    new, old = flatten_dict(dict(backbone)), flatten_dict(dict(variables))
     inside = {path for path in old if path[1] == "backbone"}
     wrong = sorted(
         ".".join(path)
@@ -129,4 +130,4 @@ def with_backbone(
     )
     if wrong:
         raise UserError(f"backbone does not fit the model: {', '.join(wrong)}")
-    return merge.unflatten(old | new)
+    return unflatten_dict(old | new)

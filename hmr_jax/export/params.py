@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hmr_jax._version import __version__
 from hmr_jax.body.npz import read_npz
@@ -32,34 +33,13 @@ _METADATA = "__metadata__"
 _FORMAT = "hmr_jax.params"
 
 
-def flatten_names(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts as one dict with dotted names (``params.backbone.conv1.kernel``).
-
-    Raises:
-        ValueError: a key holds a dot, or is no string.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in variables.items():
+def _flat(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts as one dict with dotted names (``params.backbone.conv1.kernel``)."""
+    paths = flatten_dict(dict(variables))
+    for name in (name for path in paths for name in path):
         if not isinstance(name, str) or "." in name or not name:
             raise ValueError(f"variables: expected names without dots, got {name!r}")
-        if isinstance(value, Mapping):
-            inner = flatten_names(value)
-            flat.update({f"{name}.{key}": leaf for key, leaf in inner.items()})
-        else:
-            flat[name] = value
-    return flat
-
-
-def unflatten_names(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of ``flatten_names``."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *path, last = name.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return tree
+    return {".".join(path): leaf for path, leaf in paths.items()}
 
 
 def checksum(arrays: Mapping[str, Any]) -> str:
@@ -111,7 +91,7 @@ def save_params(
         ValueError: another suffix or dtype, or a value too large for the dtype.
     """
     path = _checked_path(path)
-    arrays = {name: np.asarray(a) for name, a in flatten_names(variables).items()}
+    arrays = {name: np.asarray(a) for name, a in _flat(variables).items()}
     if dtype is not None:
         arrays = _cast(arrays, dtype)
     header = {
@@ -163,7 +143,7 @@ def load_params(
             arrays = _cast(arrays, dtype)
     if template is not None:
         _check_template(arrays, template, path)
-    return unflatten_names(arrays)
+    return unflatten_dict(arrays, sep=".")
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
@@ -209,7 +189,7 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any
         read = _read_npz if path.suffix == ".npz" else _read_safetensors
         arrays, header = read(path)
         check_checksum(arrays, header.get(CHECKSUM))
-        unflatten_names(arrays)  # names that contradict each other
+        unflatten_dict(arrays, sep=".")  # names that contradict each other
     return arrays, header
 
 
@@ -230,7 +210,7 @@ def _read_safetensors(
 
 
 def _check_template(arrays, template, path) -> None:
-    expected = {name: tuple(a.shape) for name, a in flatten_names(template).items()}
+    expected = {name: tuple(a.shape) for name, a in _flat(template).items()}
     found = {name: a.shape for name, a in arrays.items()}
     problems = [f"missing {name}" for name in expected if name not in found]
     problems += [f"unexpected {name}" for name in found if name not in expected]

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from hmr_jax.convert import (
     convert_checkpoint,
-    merge,
     read_torch_checkpoint,
     to_torch_state_dict,
 )
@@ -63,7 +63,7 @@ def test_the_deeper_encoder_fits_its_own_table():
     assert ours["params"]["fc1"]["kernel"].shape == (2048, 1024)
     assert ours["params"]["fc_embed"]["kernel"].shape == (2048 + 29, 256)
     paths = {entry.path for entry in tables.hierprob_table(50).entries.values()}
-    assert paths == set(merge.flatten(ours))
+    assert paths == set(flatten_dict(ours))
 
 
 @pytest.fixture(scope="module")

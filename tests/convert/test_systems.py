@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hmr_jax.convert import ikol as ikol_tables
 from hmr_jax.convert import merge, systems, tables
@@ -59,7 +60,7 @@ def test_sizes_of_every_depth(depth, entries, scalars):
     assert len(table.entries) + len(table.counters) == entries - 10
     shapes = model_shapes(depth=depth)
     paths = {entry.path for entry in table.entries.values()}
-    assert paths == set(merge.flatten(shapes))
+    assert paths == set(flatten_dict(shapes))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == scalars
     names = [*table.entries, *table.counters]
     assert ikol_tables.find_table(names).entries == table.entries
@@ -129,9 +130,9 @@ def test_unknown_systems_and_backbones():
 
 def test_imagenet_backbone(tmp_path, small):
     table = tables.resnet(18, "", "backbone")
-    flat = merge.flatten(small)
+    flat = flatten_dict(small)
     state = merge.to_state_dict(
-        merge.unflatten({entry.path: flat[entry.path] for entry in table.values()}),
+        unflatten_dict({entry.path: flat[entry.path] for entry in table.values()}),
         tables.Table(table, counters=tables.counters(table)),
     )
     state = {n: 2 * a if a.dtype == np.float32 else a for n, a in state.items()}

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint
 from hmr_jax.convert import hierprob as tables
-from hmr_jax.convert.merge import flatten
 from hmr_jax.convert.tables import LAYOUTS
 from hmr_jax.losses import hierprob as losses
 from hmr_jax.losses.reduce import finish
@@ -103,7 +103,7 @@ def test_training_step(stored, inputs, variables, body):
             variables["params"], variables["batch_stats"], proxy, batch, body, weights
         )
         np.testing.assert_allclose(total, stored[f"{stage}_loss"], rtol=5e-6)
-        flat = flatten({"params": grads})
+        flat = flatten_dict({"params": grads})
         ours = {
             name: LAYOUTS[places[name].layout].to_torch(
                 np.asarray(flat[places[name].path])
@@ -147,7 +147,7 @@ def check_forward(stored, raw, stats):
 
 def check_adam(stored, variables, gradients, places):
     """The first step of Adam has the gradient's sign, lr times."""
-    flat = flatten({"params": variables["params"]})
+    flat = flatten_dict({"params": variables["params"]})
     for name in ("fc1.bias", "fc_cam.weight"):
         before = np.asarray(flat[places[name].path])
         before = LAYOUTS[places[name].layout].to_torch(before)

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint, read_torch_checkpoint
 from hmr_jax.convert.ikol import ikol_table
-from hmr_jax.convert.merge import flatten
 from hmr_jax.convert.tables import LAYOUTS
 from hmr_jax.losses.ikol import LOSS_WEIGHTS, ikol_losses
 from hmr_jax.losses.reduce import finish
@@ -215,7 +215,7 @@ def check_training(
     worst = compare(
         out, stored, case, before=before, behind=behind, own_errors=own_errors
     )
-    flat, table = flatten({"params": grads}), ikol_table(34)
+    flat, table = flatten_dict({"params": grads}), ikol_table(34)
     names = [str(name) for name in stored["param_names"]]
     for row, name in enumerate(names):
         path, layout = table.entries[name]
