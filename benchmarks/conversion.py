@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from data_pipelines import records, schema, storage  # noqa: E402
-from data_pipelines.builders import base  # noqa: E402
+from data_pipelines.builders import conversion  # noqa: E402
 from data_pipelines.builders.coco import Coco  # noqa: E402
-from data_pipelines.builders.source import RecordSource  # noqa: E402
+from data_pipelines.builders.record_source import RecordSource  # noqa: E402
 from hmr_jax.files import atomic_write  # noqa: E402
 
 _SIZES = flags.DEFINE_list("sizes", ["1000", "10000", "100000"], "Numbers of records.")
@@ -200,7 +200,7 @@ def convert(folder: str, count: int, workers: int, raw: str) -> None:
     if raw:
         factory = functools.partial(Coco, raw)
     started = time.monotonic()
-    base.build(factory, folder, num_workers=workers, progress=False)
+    conversion.build(factory, folder, num_workers=workers, progress=False)
     print(json.dumps({"seconds": time.monotonic() - started}))
 
 
@@ -264,7 +264,7 @@ def _finished_shards(folder: str) -> int:
 def survive(count: int, kills: int, workers: int) -> dict:
     """Kill a conversion after every few shards and compare what comes out."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as calm:
-        base.build(functools.partial(MadeUp, count), calm, progress=False)
+        conversion.build(functools.partial(MadeUp, count), calm, progress=False)
         kept = []
         for _ in range(kills):
             child = start(folder, count, workers)

@@ -34,7 +34,7 @@ from absl import app, flags
 from PIL import Image
 
 from data_pipelines import clips, reading, schema
-from data_pipelines.builders import base, source
+from data_pipelines.builders import conversion, record_source
 from data_pipelines.transforms import i2l, ikol, int_hmr, pose_hg
 from hmr_jax.body.joint_sets import get_joint_set
 from hmr_jax.files import atomic_write
@@ -124,7 +124,7 @@ def person(index: int, system: str) -> dict[str, Any]:
     }
 
 
-class People(source.RecordSource):
+class People(record_source.RecordSource):
     """The made-up people of one system."""
 
     def __init__(self, system: str, count: int):
@@ -155,7 +155,9 @@ class People(source.RecordSource):
 def write_data(system: str, folder: pathlib.Path, count: int) -> None:
     """Records for this library; the same JPEG files and labels for the peer."""
     factory = functools.partial(People, system, count)
-    location = base.build(factory, folder / "records", num_shards=4, progress=False)
+    location = conversion.build(
+        factory, folder / "records", num_shards=4, progress=False
+    )
     (folder / "location").write_text(str(location))
     files = folder / "files"
     files.mkdir()

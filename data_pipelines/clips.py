@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import order
+from data_pipelines import epoch_order
 from hmr_jax.errors import UserError
 
 SAMPLINGS = ("random_start", "random_per_cell", "start", "all")
@@ -148,7 +148,7 @@ class Windows:
 
 def _integers(key: np.ndarray, count: int, end: int) -> np.ndarray:
     """Integers in 0 .. end - 1, int64 [B, count]."""
-    bits = order.stream(order.branch(key, 1), count) >> np.uint64(11)
+    bits = epoch_order.stream(epoch_order.branch(key, 1), count) >> np.uint64(11)
     return (bits.astype(np.float64) / 2**53 * end).astype(np.int64)
 
 
@@ -191,6 +191,8 @@ def uniforms(key: np.ndarray, length: int, count: int, shared: int) -> np.ndarra
         raise UserError(
             f"expected num_clip_uniforms of 0 to {count} (num_uniforms), found {shared}"
         )
-    together = np.repeat(order.uniforms(key, shared), length, axis=0)
-    frames = order.stream(order.branch(key, 2), length).reshape(-1)
-    return np.concatenate([together, order.uniforms(frames, count - shared)], axis=1)
+    together = np.repeat(epoch_order.uniforms(key, shared), length, axis=0)
+    frames = epoch_order.stream(epoch_order.branch(key, 2), length).reshape(-1)
+    return np.concatenate(
+        [together, epoch_order.uniforms(frames, count - shared)], axis=1
+    )

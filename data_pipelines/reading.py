@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from data_pipelines import batch_plan, epoch_order, records, schema
 from data_pipelines import clips as clip_windows
-from data_pipelines import lookup, order, records, schema
 from data_pipelines.schema import RecordError
 from hmr_jax.errors import UserError
 
@@ -39,7 +39,7 @@ class Transform(Protocol):
         extras: optional; ``FieldSpec`` of fields beside the schema's that the transform
             reads even where no dataset has them.
         traits: optional; defaults of further facts about datasets that ``labels``
-            receives beside ``lookup.DEFAULT_TRAITS``.
+            receives beside ``batch_plan.DEFAULT_TRAITS``.
     """
 
     joint_set: str
@@ -66,9 +66,9 @@ class RecordIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        sources: Sequence[lookup.Source],
+        sources: Sequence[batch_plan.Source],
         transform: Transform,
-        record_lookup: lookup.RecordLookup,
+        record_lookup: batch_plan.RecordLookup,
         *,
         batch_size: int,
         clip_length: int | None,
@@ -314,7 +314,7 @@ def make_dataset(
     """Open records and iterate over transformed batches.
 
     Args:
-        sources: one directory of records or several, as ``builders.base.build``
+        sources: one directory of records or several, as ``builders.conversion.build``
             returned them.
         split: name of the split to read of each.
         batch_size: records, or clips, per batch of this process.
@@ -324,7 +324,7 @@ def make_dataset(
         weights: mixture: probability of each source; an epoch is then as long as the
             largest source. Without a rule, an epoch is every record once.
         groups: another rule: number of each source's group; groups have equal shares of
-            an epoch (``order.Order``).
+            an epoch (``epoch_order.Order``).
         caps: another rule: how many records of each source an epoch has at most, chosen
             anew each time.
         clips: read frames of one person as clips; batches are then [B, T, ...], and
@@ -354,15 +354,16 @@ def make_dataset(
     _hide_accelerators()
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    traits = {**lookup.DEFAULT_TRAITS, **getattr(transform, "traits", {})}
+    traits = {**batch_plan.DEFAULT_TRAITS, **getattr(transform, "traits", {})}
     opened = [
-        lookup.open_source(path, split, transform.joint_set, traits) for path in sources
+        batch_plan.open_source(path, split, transform.joint_set, traits)
+        for path in sources
     ]
     windows, sizes = None, [len(source.split) for source in opened]
     if clips is not None:
         windows = [clip_windows.Windows.of(source, clips) for source in opened]
         sizes = [len(w) for w in windows]
-    record_order = order.Order(
+    record_order = epoch_order.Order(
         tuple(sizes),
         seed,
         shuffle,
@@ -371,7 +372,7 @@ def make_dataset(
         caps=None if caps is None else tuple(caps),
     )
     _check_bodies(opened)
-    record_lookup = lookup.RecordLookup(
+    record_lookup = batch_plan.RecordLookup(
         opened,
         record_order,
         batch_size=batch_size,
@@ -391,7 +392,7 @@ def make_dataset(
     )
 
 
-def _check_bodies(sources: Sequence[lookup.Source]) -> None:
+def _check_bodies(sources: Sequence[batch_plan.Source]) -> None:
     """One batch holds one body model's parameters."""
     first = sources[0].directory
     for source in sources[1:]:

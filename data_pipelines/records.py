@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import indexing, schema, storage
-from data_pipelines.indexing import INDEX, MANIFEST
+from data_pipelines import record_index, schema, storage
+from data_pipelines.record_index import INDEX, MANIFEST
 from data_pipelines.schema import RecordError
 from hmr_jax.outside import reading
 
@@ -179,13 +179,13 @@ def open_directory(path: str | os.PathLike) -> RecordDirectory:
             )
         spec = schema.RecordSpec.from_json(manifest["spec"])
         splits = {name: int(s["records"]) for name, s in manifest["splits"].items()}
-    index = indexing.load_index(folder, manifest)
+    index = record_index.load_index(folder, manifest)
     with reading(file, "a manifest of records", RecordError):
         parts = [
             {split: index[f"{split}/{kind}"] for split in splits}
             for kind in ("offset", "checksum")
         ]
-        found = indexing.fingerprint(manifest, *parts)
+        found = record_index.fingerprint(manifest, *parts)
         if found != manifest["fingerprint"]:
             raise ValueError(
                 f"{file}: expected fingerprint {manifest['fingerprint']} as it says, "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.fields import FIELDS, FieldSpec
+from data_pipelines.record_fields import FIELDS, FieldSpec
 from hmr_jax.errors import UserError
 from hmr_jax.pictures import read_header
 

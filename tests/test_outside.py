@@ -17,11 +17,11 @@ import safetensors.numpy
 import scipy.io
 import scipy.sparse
 
-from data_pipelines import indexing, records, schema
+from data_pipelines import record_index, records, schema
 from data_pipelines.builders import inputs, report
 from data_pipelines.builders.joblib_files import read_joblib
 from data_pipelines.builders.pandas_frames import read_frame
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.body.npz import read_npy, read_npz
 from hmr_jax.body.readers import load_body, read_arrays
 from hmr_jax.body.surface import read_uv_processed
@@ -48,7 +48,7 @@ TEXTURE = np.zeros((1, 1200, 800, 3), np.uint8)
 CONFIG = {"system": "ikol", "train": {"num_steps": 3}, "sources": [1, 2]}
 
 
-class _Raw(RawSource):
+class _Raw(PublishedDataset):
     name = "raw"
 
     def splits(self):
@@ -76,12 +76,12 @@ def _save_records(path):
         (folder / f"{split}.tfrecord").write_bytes(bytes(10 * count))
         numbers = np.arange(count)
         shards[split] = [
-            indexing.ShardIndex(
+            record_index.ShardIndex(
                 *(f"{split}.tfrecord", 10 * count, 10 * numbers),
                 *(numbers.astype("u4"), ("a\n0",), 0 * numbers, numbers),
             )
         ]
-    indexing.write_index(str(folder), shards, schema.RecordSpec(), {"name": "x"})
+    record_index.write_index(str(folder), shards, schema.RecordSpec(), {"name": "x"})
 
 
 def _open_records(path):

@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import indexed, raw
-from data_pipelines.builders.indexed import Entry
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.boxes import box_of_points
+from data_pipelines.builders.label_values import gender_of, numbers, with_validity
 from data_pipelines.builders.mpi_inf_3dhp_files import fitted_camera
 from data_pipelines.builders.pandas_frames import read_frame
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
+from data_pipelines.builders.published_files import join
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.errors import UserError
 from hmr_jax.pictures.names import canonical
@@ -23,7 +26,7 @@ _OCCLUSION = FieldSpec(
 _KID = FieldSpec("is_kid", "int64", (), doc="1 where the person is a child")
 
 
-class Agora(indexed.IndexedSource):
+class Agora(PublishedDataset):
     """AGORA's tables ``*_withj2d.pkl``: joints of every person in every picture.
 
     The tables are pickles of pandas; they are read without it, and nothing in them is
@@ -124,7 +127,7 @@ class Agora(indexed.IndexedSource):
         size = self.image_size(self._image(split, stem))
         pixels = self._joints(path, row, person, "gt_joints_2d") * self._scale(size[0])
         inside = np.all((pixels >= 0) & (pixels < size), axis=1)
-        box = raw.box_of_points(pixels[inside], 1.2) if inside.any() else None
+        box = box_of_points(pixels[inside], 1.2) if inside.any() else None
         if box is None or box[2:].min() <= 0:
             self.drop(split, "no joint inside the image")
             return None
@@ -135,8 +138,8 @@ class Agora(indexed.IndexedSource):
 
     def _image(self, split: str, stem: str) -> str:
         folder = self.path(self.arguments["images"].format(split=split))
-        small = raw.join(folder, f"{stem}_1280x720.png")
-        return small if self.exists(small) else raw.join(folder, f"{stem}.png")
+        small = join(folder, f"{stem}_1280x720.png")
+        return small if self.exists(small) else join(folder, f"{stem}.png")
 
     def _joints(self, path: str, row: int, person: int, name: str) -> np.ndarray:
         """SMPL's joints of a person, [24, C] or [22, C]."""
@@ -144,7 +147,7 @@ class Agora(indexed.IndexedSource):
         size = 2 if name == "gt_joints_2d" else 3
         value = self._table(path)[name][row][person]
         where = f"{path}: row {row}: {name}[{person}]"
-        return indexed.numbers(self, where, value, (number, size))[:kept]
+        return numbers(self, where, value, (number, size))[:kept]
 
     def _camera(self, path: str, row: int, scale: float) -> np.ndarray | None:
         people = range(len(self._table(path)["gt_joints_2d"][row]))
@@ -165,13 +168,13 @@ class Agora(indexed.IndexedSource):
         for field, name in names.items():
             joints = self._joints(path, row, person, name)
             joints = joints * scale if field == "keypoints_px" else joints
-            fields[field][: len(joints)] = raw.with_validity(joints)
+            fields[field][: len(joints)] = with_validity(joints)
         record |= {
             "sequence_id": stem.rpartition("_")[0],
-            "frame_id": indexed.frame_number(stem),
+            "frame_id": annotation_lists.frame_number(stem),
             "person_id": person,
             "bbox_xywh_px": box,
-            "gender": raw.gender_of(
+            "gender": gender_of(
                 self, f"{path}: row {row}: gender", table["gender"][row][person]
             ),
             **fields,

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw
-from data_pipelines.builders.indexed import Entry
+from data_pipelines import record_fields, schema
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.cameras import pinhole
+from data_pipelines.builders.label_values import numbers, smpl_fields
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import Record
 from hmr_jax.errors import UserError
 
@@ -16,7 +18,7 @@ _LEFT_HIP, _RIGHT_HIP = 11, 12
 _MADE_UP_FOCAL_PX = 1500.0
 
 
-class Coco(indexed.IndexedSource):
+class Coco(PublishedDataset):
     """MS-COCO's person keypoints of 2014 or 2017.
 
     Args:
@@ -72,7 +74,7 @@ class Coco(indexed.IndexedSource):
         self._fits: dict[str, Any] | None = None
         if people != "labelled" or year != 2017 or rootnet:
             self.counts = {}
-        extras = (extra_fields.ROOT_DEPTH, extra_fields.BOX_IS_CROP)
+        extras = (record_fields.ROOT_DEPTH, record_fields.BOX_IS_CROP)
         joint_set, number = ("coco_18", 18) if pelvis else ("coco_17", 17)
         self.spec = schema.RecordSpec(joint_set, number, extras=extras)
 
@@ -90,7 +92,7 @@ class Coco(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """People in the order of the annotations, or of the detector's list."""
-        images, annotations = indexed.coco_lists(
+        images, annotations = annotation_lists.coco_lists(
             self,
             split,
             self._file(split),
@@ -112,7 +114,7 @@ class Coco(indexed.IndexedSource):
 
     def _detected(self, split: str, images: dict) -> Iterator[Entry]:
         path = self.path("rootnet_output", "bbox_root_coco_output.json")
-        found = indexed.detections(self, path, "image_id", 1e-3)
+        found = annotation_lists.detections(self, path, "image_id", 1e-3)
         for number, item in enumerate(found):
             if item["image_id"] not in images:
                 self.drop(split, "box of an image that is not in the annotations")
@@ -144,14 +146,16 @@ class Coco(indexed.IndexedSource):
             return "box without width or height"
         if rule in ("ikol", "pose_hg") and np.any(high <= low):
             return "box empty in the image"
-        if rule == "i2l" and not indexed.usable_box(self, split, annotation, image):
+        if rule == "i2l" and not annotation_lists.usable_box(
+            self, split, annotation, image
+        ):
             return ""
         return None
 
     def _image(self, split: str, image: dict) -> Record:
         name = f"{split}{self._year}"
-        folder = indexed.folder_of(self, name, f"images/{name}")
-        return indexed.sized_image(self, folder, image["file_name"], image)
+        folder = self.folder_of(name, f"images/{name}")
+        return self.sized_image(folder, image["file_name"], image)
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one picture."""
@@ -161,11 +165,11 @@ class Coco(indexed.IndexedSource):
             centre = np.array([image["width"], image["height"]]) / 2
             return record | {
                 "person_id": int(key.rpartition("box")[2]),
-                "intrinsics": raw.pinhole(_MADE_UP_FOCAL_PX, centre),
-                **indexed.detected_fields(detection),
+                "intrinsics": pinhole(_MADE_UP_FOCAL_PX, centre),
+                **annotation_lists.detected_fields(detection),
             }
         where = f"{self._file(split)}: annotation {annotation['id']}: keypoints"
-        keypoints = indexed.numbers(self, where, annotation["keypoints"], (17, 3))
+        keypoints = numbers(self, where, annotation["keypoints"], (17, 3))
         if self._with_pelvis:
             hips = keypoints[[_LEFT_HIP, _RIGHT_HIP]]
             middle = [*hips[:, :2].mean(0), hips[:, 2].min()]
@@ -183,7 +187,9 @@ class Coco(indexed.IndexedSource):
         path = self.path("annotations", "coco_smplifyx_train.json")
         if self._fits is None:
             fits = self.read_json(path)
-            self._fits = {key: indexed.packed(fit) for key, fit in fits.items()}
+            self._fits = {
+                key: annotation_lists.packed(fit) for key, fit in fits.items()
+            }
         fit = self._fits.get(str(annotation["id"]))
         if fit is None:
             return {}
@@ -192,6 +198,6 @@ class Coco(indexed.IndexedSource):
         camera = fit["cam_param"]
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
         return {
-            "intrinsics": raw.pinhole(camera["focal"], camera["princpt"]),
-            **indexed.smpl_fields(self, f"{where}: smpl_param", fit["smpl_param"]),
+            "intrinsics": pinhole(camera["focal"], camera["princpt"]),
+            **smpl_fields(self, f"{where}: smpl_param", fit["smpl_param"]),
         }

@@ -7,8 +7,8 @@ import numpy as np
 
 from data_pipelines import schema
 from data_pipelines.builders import mpii_joints
-from data_pipelines.builders.raw import RawSource, box_of_centre
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.errors import UserError
 
 _PARTS = (1, 2, 3, 4, 5, 6, 7, 10, 13, 14, 17)
@@ -25,7 +25,7 @@ _TORSO = schema.FieldSpec(
 )
 
 
-class FlicFull(RawSource):
+class FlicFull(PublishedDataset):
     """One person of one frame, 11 joints.
 
     Args:
@@ -120,7 +120,6 @@ class FlicFull(RawSource):
             keypoints = mpii_joints.keypoints_in_mpii_order(keypoints, "flic_11")
         return {
             **image,
-            **flags("keypoints"),
             "sample_id": f"{split}_{key:06d}",
             "sequence_id": str(getattr(person, "moviename", "")),
             "frame_id": int(getattr(person, "currframe", 0)),

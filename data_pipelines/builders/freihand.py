@@ -5,9 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw, rest_root, rigid
-from data_pipelines.builders.indexed import Entry
+from data_pipelines import record_fields, schema
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.boxes import box_of_points
+from data_pipelines.builders.cameras import pinhole, project
+from data_pipelines.builders.label_values import (
+    mask_png,
+    numbers,
+    smpl_fields,
+    with_validity,
+)
+from data_pipelines.builders.numpy_body import NumpyBody
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.errors import UserError
 
@@ -23,7 +32,7 @@ _HAND_SCALE = FieldSpec(
 )
 
 
-class FreiHand(indexed.IndexedSource):
+class FreiHand(PublishedDataset):
     """FreiHAND's 4 x 32,560 training and 3,960 evaluation pictures.
 
     Poses are relative to MANO's mean hand. The published layout has no translation in
@@ -68,9 +77,9 @@ class FreiHand(indexed.IndexedSource):
         21,
         num_pose_joints=16,
         extras=(
-            extra_fields.ROOT_DEPTH,
-            extra_fields.BOX_IS_CROP,
-            extra_fields.TRANSLATION_KNOWN,
+            record_fields.ROOT_DEPTH,
+            record_fields.BOX_IS_CROP,
+            record_fields.TRANSLATION_KNOWN,
             _HAND_SCALE,
         ),
     )
@@ -100,7 +109,7 @@ class FreiHand(indexed.IndexedSource):
         if unused := [name for name, given in of_other.items() if given]:
             raise UserError(f"{unused[0]}: not an option of the layout {layout}")
         super().__init__(raw)
-        self._rest = rest_root.RestRoot(self, mano_model) if mano_model else None
+        self._rest = NumpyBody(self, mano_model) if mano_model else None
         self._published = layout == "published"
         self._rootnet, self._masks, self._backgrounds = rootnet, masks, backgrounds
         self._lists: dict[str, Any] = {}
@@ -148,7 +157,7 @@ class FreiHand(indexed.IndexedSource):
     def _published_record(self, split: str, index: int, item: int) -> Record:
         name = _NAMES[split]
         where = self.path(f"{name}_K.json")
-        camera = indexed.numbers(self, where, self._list(split, "K")[item], (3, 3))
+        camera = numbers(self, where, self._list(split, "K")[item], (3, 3))
         record = {
             **self.read_image(self.path(name, "rgb", f"{index:08d}.jpg")),
             "sequence_id": f"{split}_background{index // len(self._list(split, 'K'))}",
@@ -158,16 +167,16 @@ class FreiHand(indexed.IndexedSource):
         }
         if (joints := self._list(split, "xyz", needed=False)) is not None:
             where = self.path(f"{name}_xyz.json")
-            points = indexed.numbers(self, f"{where}: {item}", joints[item], (21, 3))
+            points = numbers(self, f"{where}: {item}", joints[item], (21, 3))
             record |= _projected(camera, points)
         if (hands := self._list(split, "mano", needed=False)) is not None:
             where = self.path(f"{name}_mano.json")
-            hand = indexed.numbers(self, f"{where}: {item}", hands[item], (61,))
+            hand = numbers(self, f"{where}: {item}", hands[item], (61,))
             record |= {"pose_aa": hand[:48].reshape(16, 3), "betas": hand[48:58]}
             record["translation_m"] = np.zeros(3)
             if self._rest is not None and "joints_cam_m" in record:
                 wrist = record["joints_cam_m"][0, :3]
-                record["translation_m"] = wrist - self._rest(hand[48:58])
+                record["translation_m"] = wrist - self._rest.rest_joints(hand[48:58])[0]
                 record["translation_known"] = 1
         if (scales := self._list(split, "scale", needed=False)) is not None:
             record["hand_scale_m"] = float(np.ravel(scales[item])[0])
@@ -178,18 +187,20 @@ class FreiHand(indexed.IndexedSource):
     def _mask(self, path: str) -> Record:
         if not self.exists(path):
             return {}
-        return {"mask": raw.mask_png(self.read_pixels(path).mean(-1) > 127)}
+        return {"mask": mask_png(self.read_pixels(path).mean(-1) > 127)}
 
     # --- I2L-MeshNet's layout
 
     def _i2l_entries(self, split: str) -> Iterator[Entry]:
         path = self.path("data", f"freihand_{split}_coco.json")
         keys = ("file_name", "width", "height", "db_idx")
-        images, annotations = indexed.coco_lists(self, split, path, keys, (), ("bbox",))
+        images, annotations = annotation_lists.coco_lists(
+            self, split, path, keys, (), ("bbox",)
+        )
         boxes = None
         if self._rootnet and split == "eval":
             path = self.path("rootnet_output", "bbox_root_freihand_output.json")
-            found = indexed.detections(self, path, "image_id", 1.0)
+            found = annotation_lists.detections(self, path, "image_id", 1.0)
             boxes = {item["image_id"]: item for item in found}
         for annotation in annotations:
             image = images[annotation["image_id"]]
@@ -199,7 +210,7 @@ class FreiHand(indexed.IndexedSource):
                 if box is None:
                     self.drop(split, "no box in the detector's file")
                     continue
-            elif not indexed.usable_box(self, split, annotation, image):
+            elif not annotation_lists.usable_box(self, split, annotation, image):
                 continue
             key = image["file_name"].rpartition(".")[0]
             yield Entry(key, (image, annotation["bbox"], box))
@@ -212,9 +223,9 @@ class FreiHand(indexed.IndexedSource):
         self.require(self.path("data", name), content, (index,))
         label, where = content[index], f"{self.path('data', name)}: {index}"
         self.require(where, label, ("cam_param",))
-        camera = raw.pinhole(label["cam_param"]["focal"], label["cam_param"]["princpt"])
+        camera = pinhole(label["cam_param"]["focal"], label["cam_param"]["princpt"])
         record = {
-            **indexed.sized_image(self, self.path("data"), image["file_name"], image),
+            **self.sized_image(self.path("data"), image["file_name"], image),
             "sequence_id": split,
             "frame_id": int(image["db_idx"]),
             "intrinsics": camera,
@@ -222,14 +233,14 @@ class FreiHand(indexed.IndexedSource):
         }
         if "joint_3d" in label:
             points = label["joint_3d"]
-            points = indexed.numbers(self, f"{where}: joint_3d", points, (21, 3))
+            points = numbers(self, f"{where}: joint_3d", points, (21, 3))
             record |= _projected(camera, points)
         if "mano_param" in label:
-            record |= indexed.smpl_fields(self, where, label["mano_param"])
+            record |= smpl_fields(self, where, label["mano_param"])
             record["translation_known"] = 1
         record["bbox_xywh_px"] = np.asarray(box, np.float64)
         if detection is not None:
-            record |= indexed.detected_fields(detection)
+            record |= annotation_lists.detected_fields(detection)
         elif split == "eval" and "joints_cam_m" in record:
             record["root_depth_m"] = record["joints_cam_m"][0, 2]
         return record
@@ -237,9 +248,9 @@ class FreiHand(indexed.IndexedSource):
 
 def _projected(camera: np.ndarray, points: np.ndarray) -> Record:
     """3D joints [21, 3], their pixels, and the box around these."""
-    pixels = rigid.project(camera, points)
+    pixels = project(camera, points)
     return {
-        "joints_cam_m": raw.with_validity(points),
-        "keypoints_px": raw.with_validity(pixels),
-        "bbox_xywh_px": raw.box_of_points(pixels, 1.2),
+        "joints_cam_m": with_validity(points),
+        "keypoints_px": with_validity(pixels),
+        "bbox_xywh_px": box_of_points(pixels, 1.2),
     }

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.label_values import with_validity
 from data_pipelines.builders.mpii_joints import H36M_TO_MPII
-from data_pipelines.builders.raw import RawSource, box_of_centre, with_validity
-from data_pipelines.builders.video_fields import DEPTH_PX, flags
+from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.record_fields import DEPTH_PX
 from hmr_jax.body.joint_sets import map_joints
 
 _SET = "h36m_right_first_17"
@@ -17,7 +19,7 @@ _LABELS = ("joints_3d", "joints_3d_relative")
 _BOX = ("center_x", "center_y", "width", "height")
 
 
-class H36mEccv18(RawSource):
+class H36mEccv18(PublishedDataset):
     """One frame of the challenge, 17 joints below the pelvis.
 
     The box is the cache's own; pose_hg crops a square of its longer side.
@@ -101,7 +103,6 @@ class H36mEccv18(RawSource):
         path = self.path("ECCV18_Challenge", folder, "IMG", f"{key:05d}.jpg")
         return {
             **self.read_image(path),
-            **flags("keypoints", "joints_3d"),
             "has_root": 0,
             "sample_id": f"{split}_{key:05d}",
             "frame_id": key,

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.label_values import with_validity
 from data_pipelines.builders.mpii_joints import H36M_TO_MPII, MPII
-from data_pipelines.builders.raw import RawSource, box_of_centre, with_validity
-from data_pipelines.builders.video_fields import DEPTH_PX, flags
+from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.record_fields import DEPTH_PX
 from hmr_jax.body.joint_sets import map_joints
 
 _SET = "h36m_right_first_17"
@@ -22,7 +24,7 @@ _EDGES = (
 SIZE_PX = 224
 
 
-class H36mFang(RawSource):
+class H36mFang(PublishedDataset):
     """One frame of one camera, 17 joints below the pelvis, cropped to 224 pixels.
 
     The extra ``depth_px`` has the published cache's scale: the lengths of the edges in
@@ -123,7 +125,6 @@ class H36mFang(RawSource):
         middle = SIZE_PX / 2
         return {
             **self.read_image(self.path("images", clip, f"{key}.jpg")),
-            **flags("keypoints", "joints_3d"),
             "has_root": 0,
             "sample_id": str(key),
             "sequence_id": clip,

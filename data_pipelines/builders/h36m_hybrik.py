@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw, rest_root, rigid
-from data_pipelines.builders.indexed import Entry
+from data_pipelines import record_fields, schema
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.cameras import pinhole, project, rigid_motion
+from data_pipelines.builders.label_values import numbers, twist_fields, with_validity
+from data_pipelines.builders.numpy_body import NumpyBody
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import Record
 
 _FILES = {
@@ -21,7 +24,7 @@ _BLOCKED = (
 )
 
 
-class H36mHybrik(indexed.IndexedSource):
+class H36mHybrik(PublishedDataset):
     """Human3.6M, protocol 2, as published with HybrIK and used by IKOL.
 
     The five leaves are valid where the file has 29 SMPL joints, which its training
@@ -53,13 +56,13 @@ class H36mHybrik(indexed.IndexedSource):
     spec = schema.RecordSpec(
         "smpl_29",
         29,
-        extras=(extra_fields.ROOT_CAM, extra_fields.TRANSLATION_KNOWN),
+        extras=(record_fields.ROOT_CAM, record_fields.TRANSLATION_KNOWN),
     )
 
     def __init__(self, raw: str, *, blocked: bool = False, smpl_model: str = ""):
         super().__init__(raw)
         self._keep_blocked = blocked
-        self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
+        self._rest = NumpyBody(self, smpl_model) if smpl_model else None
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""
@@ -70,7 +73,7 @@ class H36mHybrik(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """Frames in the order of the file."""
-        pairs = indexed.paired_lists(
+        pairs = annotation_lists.paired_lists(
             self,
             split,
             self._file(split),
@@ -92,55 +95,51 @@ class H36mHybrik(indexed.IndexedSource):
         where = f"{self._file(split)}: {key}"
         camera = image["cam_param"]
         self.require(f"{where}: cam_param", camera, ("f", "c"))
-        intrinsics = raw.pinhole(camera["f"], camera["c"])
+        intrinsics = pinhole(camera["f"], camera["c"])
         joints = self._smpl_joints(where, annotation["smpl_joints"])
         mocap = annotation["h36m_joints"]
-        mocap = indexed.numbers(self, f"{where}: h36m_joints", mocap, (17, 3)) / 1000
+        mocap = numbers(self, f"{where}: h36m_joints", mocap, (17, 3)) / 1000
         root = annotation["root_coord"]
-        root = indexed.numbers(self, f"{where}: root_coord", root, (3,)) / 1000
+        root = numbers(self, f"{where}: root_coord", root, (3,)) / 1000
         depth = np.where(joints[:, 3] > 0, joints[:, 2], 1.0)
         before = np.concatenate([joints[:, :2], depth[:, None]], axis=-1)
-        pixels = rigid.project(intrinsics, before) * joints[:, 3:]
+        pixels = project(intrinsics, before) * joints[:, 3:]
         record = {
-            **indexed.sized_image(self, self.path("images"), image["file_name"], image),
+            **self.sized_image(self.path("images"), image["file_name"], image),
             "sequence_id": key.rpartition("/")[0] or key.rpartition("_")[0],
-            "frame_id": int(image.get("frame_idx", indexed.frame_number(key))),
+            "frame_id": int(image.get("frame_idx", annotation_lists.frame_number(key))),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
-            "keypoints_px": raw.with_validity(pixels, joints[:, 3]),
+            "keypoints_px": with_validity(pixels, joints[:, 3]),
             "joints_cam_m": joints,
-            "joints_h36m_cam_m": raw.with_validity(mocap),
+            "joints_h36m_cam_m": with_validity(mocap),
             "intrinsics": intrinsics,
             "extrinsics": _extrinsics(self, where, camera),
             "root_cam_m": root,
-            "pose_aa": indexed.numbers(
-                self, f"{where}: thetas", annotation["thetas"], (24, 3)
-            ),
-            "betas": indexed.numbers(
-                self, f"{where}: betas", annotation["betas"], (10,)
-            ),
+            "pose_aa": numbers(self, f"{where}: thetas", annotation["thetas"], (24, 3)),
+            "betas": numbers(self, f"{where}: betas", annotation["betas"], (10,)),
             "translation_m": np.zeros(3),
         }
         if self._rest is not None:
-            moved = joints[0, :3] - self._rest(record["betas"])
+            moved = joints[0, :3] - self._rest.rest_joints(record["betas"])[0]
             record |= {"translation_m": moved, "translation_known": 1}
         if "angle_twist" in annotation:
             twist = annotation["angle_twist"]
-            record |= indexed.twist_fields(self, f"{where}: angle_twist", twist)
+            record |= twist_fields(self, f"{where}: angle_twist", twist)
         return record
 
     def _smpl_joints(self, where: str, value: Any) -> np.ndarray:
         """Joints and validity [29, 4], metres; files have 24 or 29."""
         number = 29 if np.size(value) == 29 * 3 else 24
-        points = indexed.numbers(self, f"{where}: smpl_joints", value, (number, 3))
+        points = numbers(self, f"{where}: smpl_joints", value, (number, 3))
         joints = np.zeros((29, 4))
-        joints[:number] = raw.with_validity(points / 1000)
+        joints[:number] = with_validity(points / 1000)
         return joints
 
 
-def _extrinsics(source: raw.RawSource, where: str, camera: dict) -> np.ndarray:
+def _extrinsics(source: PublishedDataset, where: str, camera: dict) -> np.ndarray:
     """World to camera [4, 4] in metres where the file has it, else the identity."""
     if "R" not in camera or "t" not in camera:
         return np.eye(4)
-    rotation = indexed.numbers(source, f"{where}: R", camera["R"], (3, 3))
-    offset = indexed.numbers(source, f"{where}: t", camera["t"], (3,))
-    return rigid.rigid(rotation, offset / 1000)
+    rotation = numbers(source, f"{where}: R", camera["R"], (3, 3))
+    offset = numbers(source, f"{where}: t", camera["t"], (3,))
+    return rigid_motion(rotation, offset / 1000)

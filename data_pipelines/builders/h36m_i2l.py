@@ -5,9 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw, rest_root, rigid
-from data_pipelines.builders.indexed import Entry
+from data_pipelines import record_fields, schema
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.cameras import (
+    moved_points,
+    moved_translation,
+    pinhole,
+    project,
+    rigid_motion,
+    rotated_root,
+)
+from data_pipelines.builders.label_values import (
+    numbers,
+    select_joints,
+    smpl_fields,
+    with_validity,
+)
+from data_pipelines.builders.numpy_body import NumpyBody
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import Record
 
 _SUBJECTS = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
@@ -18,7 +33,7 @@ _IMAGE_KEYS = (
 )
 
 
-class H36mI2l(indexed.IndexedSource):
+class H36mI2l(PublishedDataset):
     """Human3.6M as published with I2L-MeshNet.
 
     Joints are the mocap's 17, without occlusion; fits are SMPL in the world frame, and
@@ -62,10 +77,10 @@ class H36mI2l(indexed.IndexedSource):
         "h36m_right_first_17",
         17,
         extras=(
-            extra_fields.ROOT_DEPTH,
-            extra_fields.BOX_IS_CROP,
-            extra_fields.WORLD_TRANSLATION,
-            extra_fields.TRANSLATION_KNOWN,
+            record_fields.ROOT_DEPTH,
+            record_fields.BOX_IS_CROP,
+            record_fields.WORLD_TRANSLATION,
+            record_fields.TRANSLATION_KNOWN,
         ),
     )
 
@@ -83,7 +98,7 @@ class H36mI2l(indexed.IndexedSource):
         self._strides = {"train": train_stride, "test": test_stride}
         self._test_camera = test_camera
         self._rootnet = rootnet
-        self._rest = rest_root.RestRoot(self, smpl_model) if smpl_model else None
+        self._rest = NumpyBody(self, smpl_model) if smpl_model else None
         self._files: dict[int, dict[str, Any]] = {}
 
     def splits(self) -> Sequence[str]:
@@ -113,7 +128,7 @@ class H36mI2l(indexed.IndexedSource):
                     path = self._file(subject, kind)
                     raise self.wrong(path, "a JSON file", "no such file")
             path = self._file(subject, "data")
-            images, annotations = indexed.coco_lists(
+            images, annotations = annotation_lists.coco_lists(
                 self, split, path, _IMAGE_KEYS, ("id",), ("bbox",)
             )
             if repeated := seen & images.keys():
@@ -129,7 +144,7 @@ class H36mI2l(indexed.IndexedSource):
 
     def _detections(self) -> dict[int, dict]:
         path = self.path("rootnet_output", "bbox_root_human36m_output.json")
-        found = indexed.detections(self, path, "image_id", 1e-3)
+        found = annotation_lists.detections(self, path, "image_id", 1e-3)
         return {item["image_id"]: item for item in found}
 
     def _is_wanted(
@@ -143,7 +158,7 @@ class H36mI2l(indexed.IndexedSource):
         elif boxes is not None and image["id"] not in boxes:
             self.drop(split, "no box in the detector's file")
         else:
-            return boxes is not None or indexed.usable_box(
+            return boxes is not None or annotation_lists.usable_box(
                 self, split, annotation, image
             )
         return False
@@ -169,10 +184,10 @@ class H36mI2l(indexed.IndexedSource):
         self.require(path, self._subject(subject)["camera"], (str(camera),))
         content = self._subject(subject)["camera"][str(camera)]
         self.require(f"{path}: {camera}", content, ("R", "t", "f", "c"))
-        rotation = indexed.numbers(self, f"{path}: R", content["R"], (3, 3))
-        offset_m = indexed.numbers(self, f"{path}: t", content["t"], (3,)) / 1000
-        intrinsics = raw.pinhole(content["f"], content["c"])
-        return intrinsics, rigid.rigid(rotation, offset_m)
+        rotation = numbers(self, f"{path}: R", content["R"], (3, 3))
+        offset_m = numbers(self, f"{path}: t", content["t"], (3,)) / 1000
+        intrinsics = pinhole(content["f"], content["c"])
+        return intrinsics, rigid_motion(rotation, offset_m)
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one frame."""
@@ -180,24 +195,24 @@ class H36mI2l(indexed.IndexedSource):
         intrinsics, extrinsics = self._camera(subject, image["cam_idx"])
         joints = self._of_frame(subject, "joint_3d", image, needed=True)
         where = f"{self._file(subject, 'joint_3d')}: {key}"
-        joints_m = indexed.numbers(self, where, joints, (17, 3)) / 1000
-        joints_m = rigid.transform(extrinsics, joints_m)
-        joints_cam = raw.with_validity(joints_m)
+        joints_m = numbers(self, where, joints, (17, 3)) / 1000
+        joints_m = moved_points(extrinsics, joints_m)
+        joints_cam = with_validity(joints_m)
         record = {
-            **indexed.sized_image(self, self.path("images"), image["file_name"], image),
+            **self.sized_image(self.path("images"), image["file_name"], image),
             "sequence_id": key.rpartition("/")[0],
             "frame_id": image["frame_idx"],
             "bbox_xywh_px": box,
-            "keypoints_px": raw.with_validity(rigid.project(intrinsics, joints_m)),
+            "keypoints_px": with_validity(project(intrinsics, joints_m)),
             "joints_cam_m": joints_cam,
-            "joints_h36m_cam_m": indexed.select_joints(
+            "joints_h36m_cam_m": select_joints(
                 joints_cam, "h36m_right_first_17", "h36m_17"
             ),
             "intrinsics": intrinsics,
             "extrinsics": extrinsics,
         }
         if detection is not None:
-            record |= indexed.detected_fields(detection)
+            record |= annotation_lists.detected_fields(detection)
         elif split == "test":
             record["root_depth_m"] = joints_m[0, 2]
         fit = self._of_frame(subject, "smpl_param", image, needed=False)
@@ -208,15 +223,15 @@ class H36mI2l(indexed.IndexedSource):
 
     def _fit(self, where: str, fit: dict, extrinsics: np.ndarray) -> Record:
         """A fit of the world frame as fields of the camera frame."""
-        world = indexed.smpl_fields(self, where, fit)
+        world = smpl_fields(self, where, fit)
         translation = world["translation_m"]
         fields = world | {
-            "pose_aa": rigid.rotated_root(world["pose_aa"], extrinsics[:3, :3]),
+            "pose_aa": rotated_root(world["pose_aa"], extrinsics[:3, :3]),
             "translation_world_m": translation,
             "translation_m": np.zeros(3),
         }
         if self._rest is not None:
-            root = self._rest(world["betas"])
-            moved = rigid.moved_translation(translation, extrinsics, root)
+            root = self._rest.rest_joints(world["betas"])[0]
+            moved = moved_translation(translation, extrinsics, root)
             fields |= {"translation_m": moved, "translation_known": 1}
         return fields

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
-from data_pipelines.builders import extra_fields, human_data_file, indexed, raw
+from data_pipelines import record_fields, schema
+from data_pipelines.builders import annotation_lists, human_data_file
+from data_pipelines.builders.cameras import pinhole
 from data_pipelines.builders.human_data_file import HumanDataFile
-from data_pipelines.builders.indexed import Entry
+from data_pipelines.builders.label_values import gender_of, with_validity
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import Record
 from hmr_jax.body.joint_sets import get_joint_set
 from hmr_jax.errors import UserError
@@ -17,7 +19,7 @@ from hmr_jax.pictures.names import canonical
 _MILLIMETRE_FACTOR = 2000
 
 
-class HumanData(indexed.IndexedSource):
+class HumanData(PublishedDataset):
     """HumanData .npz files: one for each split.
 
     Files with a ``depth_factor`` are read as IKOL's ``hybrik_*.npz`` (29 and 17 joints
@@ -70,7 +72,7 @@ class HumanData(indexed.IndexedSource):
         self._files: dict[str, HumanDataFile] = {}
         number = len(get_joint_set(joint_set))
         self.spec = schema.RecordSpec(
-            joint_set, number, extras=(extra_fields.TRANSLATION_KNOWN,)
+            joint_set, number, extras=(record_fields.TRANSLATION_KNOWN,)
         )
 
     def splits(self) -> Sequence[str]:
@@ -106,7 +108,7 @@ class HumanData(indexed.IndexedSource):
         record = {
             **self.read_named(self.path(self._images), name),
             "sequence_id": name.rpartition("/")[0],
-            "frame_id": indexed.frame_number(name),
+            "frame_id": annotation_lists.frame_number(name),
             "bbox_xywh_px": box,
             **_camera(file, number),
         }
@@ -197,7 +199,7 @@ def _has_corners(file: HumanDataFile) -> bool:
 def _in_metres(points: np.ndarray, unit: float) -> np.ndarray:
     """Joints [J, 3 or 4] with validity; without one, joints at zero are unknown."""
     valid = points[:, 3] > 0 if points.shape[1] == 4 else np.any(points != 0, axis=1)
-    return raw.with_validity(points[:, :3] * unit * valid[:, None], valid)
+    return with_validity(points[:, :3] * unit * valid[:, None], valid)
 
 
 def _twist(file: HumanDataFile, number: int) -> Record:
@@ -215,10 +217,10 @@ def _camera(file: HumanDataFile, number: int) -> Record:
     focal, centre = file.rows("cam_param", "f"), file.rows("cam_param", "c")
     if focal is None or centre is None:
         return {}
-    return {"intrinsics": raw.pinhole(focal[number], centre[number])}
+    return {"intrinsics": pinhole(focal[number], centre[number])}
 
 
-def _body(source: raw.RawSource, file: HumanDataFile, number: int) -> Record:
+def _body(source: PublishedDataset, file: HumanDataFile, number: int) -> Record:
     """SMPL parameters; the file's translation is taken as the camera's."""
     root, pose = file.rows("smpl", "global_orient"), file.rows("smpl", "body_pose")
     betas, moved = file.rows("smpl", "betas"), file.rows("smpl", "transl")
@@ -235,5 +237,5 @@ def _body(source: raw.RawSource, file: HumanDataFile, number: int) -> Record:
     genders = file.rows("meta", "gender")
     if genders is not None:
         where = f"{file.path}: meta.gender: row {number}"
-        fields["gender"] = raw.gender_of(source, where, genders[number])
+        fields["gender"] = gender_of(source, where, genders[number])
     return fields

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.body.joint_sets import JOINT_SETS, get_joint_set
 
 CONVENTIONS = {
@@ -66,7 +66,7 @@ convention's jaw, and the top of the head its head."""
 
 
 def columns(
-    source: RawSource, path: str, convention: str, number: int, joint_set: str
+    source: PublishedDataset, path: str, convention: str, number: int, joint_set: str
 ) -> np.ndarray:
     """Where each joint of a set is among a file's keypoints.
 
@@ -118,7 +118,7 @@ class HumanDataFile:
         RecordError: it is no such file.
     """
 
-    def __init__(self, source: RawSource, path: str):
+    def __init__(self, source: PublishedDataset, path: str):
         self._source, self.path = source, path
         self._content = {
             key: _unwrapped(value) for key, value in source.read_npz(path).items()

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders.raw import RawSource
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.published_dataset import PublishedDataset
 
 _NORMALISED_SIZE_PX = 224
 
 
-class InstaVariety(RawSource):
+class InstaVariety(PublishedDataset):
     """One frame of one clip, 25 detected points with their confidence.
 
     The frames are crops already: the box is the whole image and the trait ``has_box``
@@ -157,7 +156,6 @@ class InstaVariety(RawSource):
         image = self.image_fields(clip["images"][int(frame)], f"{path}: {key}")
         return {
             **image,
-            **flags("keypoints"),
             "sample_id": str(key),
             "sequence_id": f"{stem}/{number}",
             "frame_id": int(frame),

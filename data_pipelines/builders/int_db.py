@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from data_pipelines import schema
-from data_pipelines.builders.database import Database, text
-from data_pipelines.builders.raw import box_of_centre, with_validity
-from data_pipelines.builders.rigid import axis_angle
-from data_pipelines.builders.video_fields import VALID_FRAME, WEAK_CAMERA, flags
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.frame_tables import FrameTables, text
+from data_pipelines.builders.label_values import with_validity
+from data_pipelines.record_fields import VALID_FRAME, WEAK_CAMERA
 from hmr_jax.body.joint_sets import map_joints
 from hmr_jax.errors import UserError
 
@@ -33,7 +34,7 @@ _UNREADABLE = ("TS2/imageSequence/img_005398", "TS2/imageSequence/img_003276")
 _FALLBACK = "TS2/imageSequence/img_003277"
 
 
-class IntDatabase(Database):
+class IntDatabase(FrameTables):
     """One person of one frame; the 49 joints of SPIN, below the dataset's own root.
 
     Poses have their root in the camera frame; no translation is stored, so that
@@ -146,7 +147,6 @@ class IntDatabase(Database):
         image = self.read_row_image(text(arrays["img_name"][key]))
         record: schema.Record = {
             **image,
-            **flags(),
             **self.frame_labels(split, key),
             "has_root": 0,
             "bbox_xywh_px": [0, 0, image["image_width"], image["image_height"]],
@@ -158,11 +158,11 @@ class IntDatabase(Database):
             box = self.row(split, "bbox", key, (4,))
             record["bbox_xywh_px"] = box_of_centre(box[:2], box[2:])
         if "joints2D" in arrays:
-            record |= {"has_keypoints": 1, "keypoints_px": self._points(split, key)}
+            record |= {"keypoints_px": self._points(split, key)}
         if "joints3D" in arrays:
-            record |= {"has_joints_3d": 1, "joints_cam_m": self._joints(split, key)}
+            record |= {"joints_cam_m": self._joints(split, key)}
         if "pose" in arrays:
-            record |= {"has_smpl": 1, **self._body(split, key)}
+            record |= self._body(split, key)
         record["weak_camera"] = np.array([1.0, 0.0, 0.0])
         if "cam" in arrays:
             record["weak_camera"] = self.row(split, "cam", key, (3,))
@@ -187,7 +187,8 @@ class IntDatabase(Database):
     def _body(self, split: str, key: int) -> dict[str, np.ndarray]:
         arrays = self._arrays[split]
         if arrays["pose"].ndim == 4:
-            pose = axis_angle(self.row(split, "pose", key, (24, 3, 3)))
+            turns = self.row(split, "pose", key, (24, 3, 3))
+            pose = Rotation.from_matrix(turns).as_rotvec()
         else:
             pose = self.row(split, "pose", key, (72,)).reshape(24, 3)
         has_shape = "shape" in arrays

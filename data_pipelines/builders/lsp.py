@@ -7,14 +7,14 @@ import numpy as np
 
 from data_pipelines import schema
 from data_pipelines.builders import mpii_joints
-from data_pipelines.builders.raw import RawSource, box_of_centre
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.errors import UserError
 
 _CITATION = "Johnson and Everingham, "
 
 
-class Lsp(RawSource):
+class Lsp(PublishedDataset):
     """One person of one image, 14 joints.
 
     Args:
@@ -114,7 +114,6 @@ class Lsp(RawSource):
             )
         return {
             **image,
-            **flags("keypoints"),
             "sample_id": name.removesuffix(".jpg"),
             "frame_id": key,
             "bbox_xywh_px": box_of_centre(*box),

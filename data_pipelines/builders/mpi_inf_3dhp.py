@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import indexed, raw
 from data_pipelines.builders import mpi_inf_3dhp_files as files
-from data_pipelines.builders.indexed import Entry
-from data_pipelines.builders.video_fields import VALID_FRAME
+from data_pipelines.builders.boxes import box_of_centre, box_of_points
+from data_pipelines.builders.label_values import select_joints, with_validity
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
+from data_pipelines.builders.published_files import join
+from data_pipelines.record_fields import VALID_FRAME
 from data_pipelines.schema import Record
 from hmr_jax.errors import UserError
 
@@ -53,7 +55,7 @@ _RULES = {
 }
 
 
-class MpiInf3dhp(indexed.IndexedSource):
+class MpiInf3dhp(PublishedDataset):
     """MPI-INF-3DHP as its owners publish it, with the videos' frames extracted.
 
     Pictures are matched by the number at the end of their names, which may begin at 0
@@ -187,8 +189,8 @@ class MpiInf3dhp(indexed.IndexedSource):
             "sequence_id": track,
             "frame_id": frame,
             "bbox_xywh_px": self._box(pixels[list(self._rule.used)]),
-            "keypoints_px": raw.with_validity(pixels),
-            "joints_cam_m": raw.with_validity(joints),
+            "keypoints_px": with_validity(pixels),
+            "joints_cam_m": with_validity(joints),
         }
         if camera in content["cameras"]:
             intrinsics, extrinsics = content["cameras"][camera]
@@ -196,21 +198,21 @@ class MpiInf3dhp(indexed.IndexedSource):
         return record
 
     def _box(self, pixels: np.ndarray) -> np.ndarray:
-        box = raw.box_of_points(pixels, self._rule.growth)
+        box = box_of_points(pixels, self._rule.growth)
         if not self._rule.square:
             return box
-        return raw.box_of_centre(box[:2] + box[2:] / 2, box[2:].max())
+        return box_of_centre(box[:2] + box[2:] / 2, box[2:].max())
 
     # --- test set
 
     def _test_folder(self, name: str) -> str:
         choices = (f"mpi_inf_3dhp_test_set/{name}", name)
-        return indexed.folder_of(self, *choices)
+        return self.folder_of(*choices)
 
     def _test(self, name: str) -> dict[str, Any]:
         """Labels and camera of a test sequence; the last one is held."""
         if self._held[0] != name:
-            path = raw.join(self._test_folder(name), "annot_data.mat")
+            path = join(self._test_folder(name), "annot_data.mat")
             metric = files.evaluation_labels(self, path, "annot3")
             labels = metric
             if self._universal:
@@ -223,7 +225,7 @@ class MpiInf3dhp(indexed.IndexedSource):
 
     def _test_entries(self, name: str) -> Iterator[Entry]:
         labels = self._test(name)["labels"]
-        folder = raw.join(self._test_folder(name), "imageSequence")
+        folder = join(self._test_folder(name), "imageSequence")
         images = files.numbered_images(self, "test", (folder,), 1)
         size = self.image_size(next(iter(images.values())))
         for frame, pixels in enumerate(labels.pixels[:, list(self._rule.used_test)]):
@@ -241,8 +243,10 @@ class MpiInf3dhp(indexed.IndexedSource):
         content = self._test(name)
         labels = content["labels"]
         joints, pixels = (
-            indexed.select_joints(
-                raw.with_validity(points), "mpi_inf_3dhp_test_17", "mpi_inf_3dhp_28"
+            select_joints(
+                with_validity(points),
+                "mpi_inf_3dhp_test_17",
+                "mpi_inf_3dhp_28",
             )
             for points in (labels.joints_m[frame], labels.pixels[frame])
         )

@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.builders import rigid
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders.cameras import project, rigid_motion
+from data_pipelines.builders.published_dataset import PublishedDataset
 
 NUM_CAMERAS = 14
 _DIGITS = re.compile(r"(\d+)\.(?:jpg|jpeg|png)\Z", re.IGNORECASE)
 
 
 def training_joints(
-    source: RawSource, path: str, names: tuple[str, str], cameras: tuple[int, ...]
+    source: PublishedDataset,
+    path: str,
+    names: tuple[str, str],
+    cameras: tuple[int, ...],
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """2D and 3D joints of some cameras of a training sequence.
 
@@ -66,7 +69,7 @@ class EvaluationLabels:
 
 
 def evaluation_labels(
-    source: RawSource, path: str, joints_name: str
+    source: PublishedDataset, path: str, joints_name: str
 ) -> EvaluationLabels:
     """Labels of ``annot_data.mat``, an HDF5 file.
 
@@ -94,7 +97,9 @@ def evaluation_labels(
     )
 
 
-def cameras(source: RawSource, path: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+def cameras(
+    source: PublishedDataset, path: str
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Cameras of a training sequence.
 
     Args:
@@ -127,7 +132,7 @@ def cameras(source: RawSource, path: str) -> dict[int, tuple[np.ndarray, np.ndar
     for camera, lines in found.items():
         source.require(f"{path}: camera {camera}", lines, ("intrinsic", "extrinsic"))
         extrinsic = lines["extrinsic"]
-        pose = rigid.rigid(extrinsic[:3, :3], extrinsic[:3, 3] / 1000)
+        pose = rigid_motion(extrinsic[:3, :3], extrinsic[:3, 3] / 1000)
         result[camera] = (lines["intrinsic"][:3, :3], pose)
     return result
 
@@ -155,14 +160,14 @@ def fitted_camera(
         solution = np.linalg.lstsq(design, pixels[before, axis], rcond=None)[0]
         matrix[axis, [axis, 2]] = solution
     distance = np.linalg.norm(
-        rigid.project(matrix, joints_m[before]) - pixels[before], axis=-1
+        project(matrix, joints_m[before]) - pixels[before], axis=-1
     )
     good = np.median(distance) <= tolerance_px and matrix[0, 0] > 0 < matrix[1, 1]
     return matrix if good else None
 
 
 def numbered_images(
-    source: RawSource, split: str, folders: tuple[str, ...], first: int | None
+    source: PublishedDataset, split: str, folders: tuple[str, ...], first: int | None
 ) -> dict[int, str]:
     """Pictures by 0-based frame number.
 

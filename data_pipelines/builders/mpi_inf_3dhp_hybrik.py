@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import indexed, raw, rigid
-from data_pipelines.builders.indexed import Entry
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.cameras import project
+from data_pipelines.builders.label_values import numbers, select_joints, with_validity
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import FieldSpec, Record
 
 _PARTS = {
@@ -20,7 +22,7 @@ _ACTIVITY = FieldSpec(
 )
 
 
-class MpiInf3dhpHybrik(indexed.IndexedSource):
+class MpiInf3dhpHybrik(PublishedDataset):
     """MPI-INF-3DHP as published with HybrIK and used by IKOL.
 
     The test set's 17 joints stand at the places of their names among the 28.
@@ -51,7 +53,7 @@ class MpiInf3dhpHybrik(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """Frames in the order of the file."""
-        pairs = indexed.paired_lists(
+        pairs = annotation_lists.paired_lists(
             self,
             split,
             self.path(_PARTS[split][0]),
@@ -78,25 +80,23 @@ class MpiInf3dhpHybrik(indexed.IndexedSource):
                 f"{where}: intrinsic_param", "a 3 x 3 or 3 x 4 matrix", found
             )
         points = annotation["keypoints_cam"]
-        points = indexed.numbers(self, f"{where}: keypoints_cam", points, (number, 3))
-        joints = raw.with_validity(points / 1000)
-        pixels = raw.with_validity(rigid.project(intrinsics[:, :3], joints[:, :3]))
+        points = numbers(self, f"{where}: keypoints_cam", points, (number, 3))
+        joints = with_validity(points / 1000)
+        pixels = with_validity(project(intrinsics[:, :3], joints[:, :3]))
         scored = {}
         if split == "test":
             # The 17 joints that the test protocol scores, in Human3.6M's order.
-            scored["joints_h36m_cam_m"] = indexed.select_joints(
+            scored["joints_h36m_cam_m"] = select_joints(
                 joints, "mpi_inf_3dhp_test_17", "h36m_17"
             )
             joints, pixels = (
-                indexed.select_joints(
-                    p, "mpi_inf_3dhp_test_17", "hybrik_3dhp_28", _SAME
-                )
+                select_joints(p, "mpi_inf_3dhp_test_17", "hybrik_3dhp_28", _SAME)
                 for p in (joints, pixels)
             )
         return {
-            **indexed.sized_image(self, self.path(folder), image["file_name"], image),
+            **self.sized_image(self.path(folder), image["file_name"], image),
             "sequence_id": key.rpartition("/")[0] or key.rpartition("_")[0],
-            "frame_id": indexed.frame_number(key),
+            "frame_id": annotation_lists.frame_number(key),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
             "keypoints_px": pixels,
             "joints_cam_m": joints,

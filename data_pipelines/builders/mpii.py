@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
+from data_pipelines.builders.boxes import box_of_centre
 from data_pipelines.builders.mpii_joints import mpii_box
-from data_pipelines.builders.raw import RawSource, box_of_centre
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.published_dataset import PublishedDataset
 
 
-class Mpii(RawSource):
+class Mpii(PublishedDataset):
     """One person of one image, 16 joints.
 
     Args:
@@ -55,7 +55,7 @@ class Mpii(RawSource):
         paths = [self.path("annot", name) for name in names]
         return next((path for path in paths if self.exists(path)), paths[0])
 
-    def _entries(self, split: str) -> list[dict[str, Any]]:
+    def _annotations(self, split: str) -> list[dict[str, Any]]:
         if split not in self._people:
             path = self._file(split)
             people = self.read_json(path)
@@ -72,7 +72,7 @@ class Mpii(RawSource):
 
     def keys(self, split: str) -> Sequence[int]:
         """Positions in the list of people."""
-        people = self._entries(split)
+        people = self._annotations(split)
         labelled = [i for i, person in enumerate(people) if person.get("joints")]
         keys = [i for i in labelled if people[i]["scale"] > 0]
         for reason, number in (
@@ -87,7 +87,7 @@ class Mpii(RawSource):
 
     def example(self, split: str, key: Any) -> schema.Record:
         """One person."""
-        person = self._entries(split)[key]
+        person = self._annotations(split)[key]
         joints = np.asarray(person["joints"], np.float64)
         if joints.shape != (16, 2):
             where = f"{self._file(split)}: entry {key}"
@@ -100,7 +100,6 @@ class Mpii(RawSource):
         centre, side = mpii_box(person["center"], person["scale"])
         return {
             **self.read_named(self.path("images"), person["image"]),
-            **flags("keypoints"),
             "sample_id": f"{split}_{key:06d}",
             "sequence_id": person["image"],
             "person_id": self._numbers[split][key],

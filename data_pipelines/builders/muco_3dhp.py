@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import indexed, raw
-from data_pipelines.builders.indexed import Entry
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.cameras import pinhole
+from data_pipelines.builders.label_values import numbers, smpl_fields, with_validity
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import Record
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.errors import UserError
@@ -16,7 +18,7 @@ _PEOPLE = ("nearest", "all")
 _PELVIS = JOINT_SETS["muco_21"].index("pelvis_extra")
 
 
-class Muco3dhp(indexed.IndexedSource):
+class Muco3dhp(PublishedDataset):
     """MuCo-3DHP in the layout used by I2L-MeshNet; training only.
 
     Args:
@@ -59,7 +61,7 @@ class Muco3dhp(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """People in the order of the pictures."""
-        images, annotations = indexed.coco_lists(
+        images, annotations = annotation_lists.coco_lists(
             self,
             split,
             self._file(),
@@ -69,7 +71,7 @@ class Muco3dhp(indexed.IndexedSource):
         )
         people: dict[Any, list[dict]] = {key: [] for key in images}
         for annotation in annotations:
-            if indexed.usable_box(
+            if annotation_lists.usable_box(
                 self, split, annotation, images[annotation["image_id"]]
             ):
                 people[annotation["image_id"]].append(annotation)
@@ -87,31 +89,33 @@ class Muco3dhp(indexed.IndexedSource):
     def _fit(self, annotation: dict) -> dict | None:
         if self._fits is None:
             fits = self.read_json(self.path("data", "smpl_param.json"))
-            self._fits = {key: indexed.packed(fit) for key, fit in fits.items()}
+            self._fits = {
+                key: annotation_lists.packed(fit) for key, fit in fits.items()
+            }
         return self._fits.get(str(annotation["id"]))
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one picture."""
         image, annotation, number = data
         where = f"{self._file()}: annotation {annotation['id']}"
-        pixels = indexed.numbers(
+        pixels = numbers(
             self, f"{where}: keypoints_img", annotation["keypoints_img"], (21, 2)
         )
-        joints = indexed.numbers(
+        joints = numbers(
             self, f"{where}: keypoints_cam", annotation["keypoints_cam"], (21, 3)
         )
         record = {
-            **indexed.sized_image(self, self.path("data"), image["file_name"], image),
+            **self.sized_image(self.path("data"), image["file_name"], image),
             "sequence_id": image["file_name"].rpartition("/")[0],
             "frame_id": int(image["id"]),
             "person_id": number,
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
-            "keypoints_px": raw.with_validity(pixels),
-            "joints_cam_m": raw.with_validity(joints / 1000),
-            "intrinsics": raw.pinhole(image["f"], image["c"]),
+            "keypoints_px": with_validity(pixels),
+            "joints_cam_m": with_validity(joints / 1000),
+            "intrinsics": pinhole(image["f"], image["c"]),
         }
         fit = self._fit(annotation)
         if fit is not None:
             where = f"{self.path('data', 'smpl_param.json')}: {annotation['id']}"
-            record |= indexed.smpl_fields(self, where, fit)
+            record |= smpl_fields(self, where, fit)
         return record

@@ -7,9 +7,11 @@ import numpy as np
 
 from data_pipelines import schema
 from data_pipelines.builders import mpii_joints
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.label_values import with_validity
 from data_pipelines.builders.mpii_joints import MPII
-from data_pipelines.builders.raw import RawSource, box_of_centre, with_validity
-from data_pipelines.builders.video_fields import DEPTH_PX, flags
+from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.record_fields import DEPTH_PX
 from hmr_jax.errors import UserError
 
 _SET = "occlusion_person_15"
@@ -17,7 +19,7 @@ _FILES = {"train": "unrealcv_train.pkl", "val": "unrealcv_validation.pkl"}
 _FIELDS = ("image", "joints_3d", "joints_2d", "center", "scale")
 
 
-class OcclusionPerson(RawSource):
+class OcclusionPerson(PublishedDataset):
     """One view of one rendered person, 15 joints before the camera.
 
     The box is the dataset's own; pose_hg crops a square of its longer side. The extra
@@ -122,7 +124,6 @@ class OcclusionPerson(RawSource):
         size = np.asarray(view["scale"], np.float64) * mpii_joints.MPII_SCALE_PX
         return {
             **self.read_named(self.path("images"), str(views[key]["image"])),
-            **flags("keypoints", "joints_3d"),
             "sample_id": f"{split}_{key:06d}",
             "bbox_xywh_px": box_of_centre(view["center"], size),
             "keypoints_px": keypoints,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders.raw import RawSource, box_of_centre, box_of_points
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.boxes import box_of_centre, box_of_points
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.body.joint_sets import get_joint_set
 from hmr_jax.errors import UserError
 
@@ -22,7 +22,7 @@ _READ_AS = (
 """The joint that each of the file's rows becomes in the published script."""
 
 
-class PennAction(RawSource):
+class PennAction(PublishedDataset):
     """One person of one frame, 13 joints.
 
     Args:
@@ -131,7 +131,6 @@ class PennAction(RawSource):
             keypoints = keypoints[[_READ_AS.index(joint) for joint in joints]]
         return {
             **self.read_image(self.path("frames", f"{key}.jpg")),
-            **flags("keypoints"),
             "sample_id": str(key),
             "sequence_id": name,
             "frame_id": int(frame),

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders.raw import RawSource, box_of_centre
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.errors import UserError
 
 _LISTS = ("images", "annotations")
 
 
-class PoseTrack(RawSource):
+class PoseTrack(PublishedDataset):
     """One tracked person of one labelled frame, 17 joints.
 
     A track is a sequence: its frames follow one another.
@@ -125,7 +125,6 @@ class PoseTrack(RawSource):
         sequence, _, frame = str(key).rpartition("/")
         return {
             **self.read_named(self.raw, image["file_name"]),
-            **flags("keypoints"),
             "sample_id": str(key),
             "sequence_id": sequence,
             "frame_id": int(frame),

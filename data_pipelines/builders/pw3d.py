@@ -6,9 +6,16 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import indexed, raw, rigid, smooth_boxes
-from data_pipelines.builders.indexed import Entry
+from data_pipelines.builders.boxes import MIN_CONFIDENCE, box_of_points, smooth_boxes
+from data_pipelines.builders.cameras import (
+    moved_points,
+    moved_translation,
+    project,
+    rotated_root,
+)
+from data_pipelines.builders.label_values import gender_of, with_validity
 from data_pipelines.builders.mpii_joints import detections_in_mpii_order
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.errors import UserError
 
@@ -33,7 +40,7 @@ _DETECTIONS = FieldSpec(
 )
 
 
-class Pw3d(indexed.IndexedSource):
+class Pw3d(PublishedDataset):
     """3DPW as its owners publish it.
 
     Joints are SMPL's 24 and keypoints their projections; the 2D detections of the
@@ -121,7 +128,7 @@ class Pw3d(indexed.IndexedSource):
         smooth = None
         if self._boxes != "joints":
             zero_ends = self._boxes != "smooth"
-            smooth = smooth_boxes.smooth_boxes(points, zero_ends)
+            smooth = smooth_boxes(points, zero_ends)
         self.drop(split, "no valid camera", int((~valid).sum()))
         for frame in np.flatnonzero(valid).tolist():
             if smooth is None:
@@ -140,7 +147,7 @@ class Pw3d(indexed.IndexedSource):
     def _smooth_box(
         self, split: str, box: np.ndarray, points: np.ndarray
     ) -> np.ndarray | None:
-        visible = (points[:, 2] > smooth_boxes.MIN_CONFIDENCE).sum()
+        visible = (points[:, 2] > MIN_CONFIDENCE).sum()
         if visible <= _MIN_VISIBLE:
             self.drop(split, f"{_MIN_VISIBLE} or fewer confident 2D detections")
         elif np.isnan(box).any():
@@ -153,12 +160,12 @@ class Pw3d(indexed.IndexedSource):
         self, split: str, content: dict, person: int, frame: int, size: tuple[int, int]
     ) -> np.ndarray | None:
         joints = _joints_cam(content, person, frame)
-        pixels = rigid.project(content["cam_intrinsics"], joints)
+        pixels = project(content["cam_intrinsics"], joints)
         inside = (joints[:, 2] > 0) & np.all((pixels >= 0) & (pixels < size), axis=1)
         if not inside.any():
             self.drop(split, "no joint inside the image")
             return None
-        box = raw.box_of_points(pixels[inside], 1.2)
+        box = box_of_points(pixels[inside], 1.2)
         if box[2:].min() <= 0:
             self.drop(split, "a single joint inside the image")
             return None
@@ -173,9 +180,7 @@ class Pw3d(indexed.IndexedSource):
         intrinsics = np.asarray(content["cam_intrinsics"], np.float64)
         joints = _joints_cam(content, person, frame)
         before = joints[:, 2] > 0
-        pixels = rigid.project(
-            intrinsics, np.where(before[:, None], joints, [0.0, 0.0, 1.0])
-        )
+        pixels = project(intrinsics, np.where(before[:, None], joints, [0.0, 0.0, 1.0]))
         pose = np.asarray(content["poses"][person][frame], np.float64)
         translation = np.asarray(content["trans"][person][frame], np.float64)
         rest = _joints_world(content, person, frame)[0] - translation
@@ -186,14 +191,14 @@ class Pw3d(indexed.IndexedSource):
             "frame_id": frame,
             "person_id": person,
             "bbox_xywh_px": box,
-            "keypoints_px": raw.with_validity(pixels * before[:, None], before),
-            "joints_cam_m": raw.with_validity(joints),
+            "keypoints_px": with_validity(pixels * before[:, None], before),
+            "joints_cam_m": with_validity(joints),
             "intrinsics": intrinsics,
             "extrinsics": extrinsics,
-            "pose_aa": rigid.rotated_root(pose, extrinsics[:3, :3]),
+            "pose_aa": rotated_root(pose, extrinsics[:3, :3]),
             "betas": np.asarray(content["betas"][person], np.float64).ravel()[:10],
-            "translation_m": rigid.moved_translation(translation, extrinsics, rest),
-            "gender": raw.gender_of(self, where, content["genders"][person]),
+            "translation_m": moved_translation(translation, extrinsics, rest),
+            "gender": gender_of(self, where, content["genders"][person]),
             "detections_px": _detections(content, person)[frame],
         }
 
@@ -205,7 +210,7 @@ def _joints_world(content: dict, person: int, frame: int) -> np.ndarray:
 
 def _joints_cam(content: dict, person: int, frame: int) -> np.ndarray:
     extrinsics = np.asarray(content["cam_poses"][frame], np.float64)
-    return rigid.transform(extrinsics, _joints_world(content, person, frame))
+    return moved_points(extrinsics, _joints_world(content, person, frame))
 
 
 def _detections(content: dict, person: int) -> np.ndarray:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
+from data_pipelines.builders.cameras import moved_points, pinhole, project, rotated_root
+from data_pipelines.builders.label_values import gender_of
+from data_pipelines.builders.numpy_body import NumpyBody
 from data_pipelines.builders.picture_files import png
-from data_pipelines.builders.posed_body import PosedBody
-from data_pipelines.builders.raw import RawSource, gender_of, pinhole
-from data_pipelines.builders.rigid import project, rotated_root, transform
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.errors import UserError
 
 CROP_PX = 512
@@ -30,7 +30,7 @@ _SOURCE_BOX = schema.FieldSpec(
 )
 
 
-class Pw3dHierprob(RawSource):
+class Pw3dHierprob(PublishedDataset):
     """One person of one test frame, its crop of 512 pixels and gendered SMPL.
 
     The pose's root is in the camera frame. The box is the whole crop. Keypoints are
@@ -73,7 +73,7 @@ class Pw3dHierprob(RawSource):
         self.body = body
         self._arrays: dict[str, Any] = {}
         self._sequence: tuple[str, dict[str, Any]] = ("", {})
-        self._bodies: dict[str, PosedBody] = {}
+        self._bodies: dict[str, NumpyBody] = {}
 
     def splits(self) -> Sequence[str]:
         """The paper only tests on it."""
@@ -140,7 +140,6 @@ class Pw3dHierprob(RawSource):
         where = f"{self.path('3dpw_test.npz')}: gender: row {i}"
         record = {
             **self._common(key, image, gender_of(self, where, arrays["gender"][i])),
-            **flags("smpl"),
             "has_root": 0,
             "pose_aa": arrays["pose"][i].reshape(24, 3),
             "betas": arrays["shape"][i],
@@ -148,7 +147,7 @@ class Pw3dHierprob(RawSource):
             "source_box": [*arrays["center"][i], arrays["wh"][i]],
         }
         if "keypoints" in arrays:
-            record |= {"has_keypoints": 1, "keypoints_px": arrays["keypoints"][i]}
+            record |= {"keypoints_px": arrays["keypoints"][i]}
         return record
 
     def _common(self, key: str, image: dict, gender: str) -> schema.Record:
@@ -172,10 +171,10 @@ class Pw3dHierprob(RawSource):
             self._sequence = (path, content)
         return self._sequence[1]
 
-    def _body(self, gender: str) -> PosedBody:
+    def _body(self, gender: str) -> NumpyBody:
         if gender not in self._bodies:
             path = f"{self.body.rstrip('/')}/SMPL_{gender.upper()}.pkl"
-            self._bodies[gender] = PosedBody(self, path)
+            self._bodies[gender] = NumpyBody(self, path, skinned=True)
         return self._bodies[gender]
 
     def _cropped(self, split: str, key: str) -> schema.Record:
@@ -192,8 +191,9 @@ class Pw3dHierprob(RawSource):
         shift = np.asarray(sequence["trans"][person][frame], np.float64)
         extrinsics = np.asarray(sequence["cam_poses"][frame], np.float64)
         intrinsics = np.asarray(sequence["cam_intrinsics"], np.float64)
-        vertices, root = self._body(gender)(pose, betas)
-        pixels = project(intrinsics, transform(extrinsics, vertices + shift))
+        body = self._body(gender)
+        vertices, root = body.vertices(pose, betas), body.rest_joints(betas)[0]
+        pixels = project(intrinsics, moved_points(extrinsics, vertices + shift))
         low, high = pixels.min(0), pixels.max(0)
         centre, side = (low + high) / 2, float((high - low).max())
         path = self.path("imageFiles", name, f"image_{frame:05d}.jpg")
@@ -202,10 +202,9 @@ class Pw3dHierprob(RawSource):
         to_crop = pinhole((zoom, zoom), CROP_PX / 2 - zoom * centre)
         return {
             **self._common(key, image, gender),
-            **flags("smpl", "camera"),
             "pose_aa": rotated_root(pose, extrinsics[:3, :3]),
             "betas": betas,
-            "translation_m": transform(extrinsics, root + shift) - root,
+            "translation_m": moved_points(extrinsics, root + shift) - root,
             "intrinsics": to_crop @ intrinsics,
             "source_box": [*centre, side],
         }

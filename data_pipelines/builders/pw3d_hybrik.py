@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw
-from data_pipelines.builders.indexed import Entry
+from data_pipelines import record_fields, schema
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.cameras import pinhole
+from data_pipelines.builders.label_values import (
+    numbers,
+    smpl_fields,
+    twist_fields,
+    with_validity,
+)
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import Record
 
 _FILES = {
@@ -18,7 +25,7 @@ _FILES = {
 _MIN_SIDE_PX = 5
 
 
-class Pw3dHybrik(indexed.IndexedSource):
+class Pw3dHybrik(PublishedDataset):
     """3DPW as published with HybrIK and used by IKOL: those splits whose file is there.
 
     Where the file does not number people, ``person_id`` is the order in the picture.
@@ -45,7 +52,7 @@ class Pw3dHybrik(indexed.IndexedSource):
     licence = "3DPW: non-commercial research"
     counts = {"test": 35515}
     traits = {"crop_padding": 1.25}
-    spec = schema.RecordSpec("smpl_24", 24, extras=(extra_fields.TRANSLATION_KNOWN,))
+    spec = schema.RecordSpec("smpl_24", 24, extras=(record_fields.TRANSLATION_KNOWN,))
 
     @functools.cached_property
     def _paths(self) -> dict[str, str]:
@@ -66,7 +73,7 @@ class Pw3dHybrik(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """People in the order of the annotations."""
-        images, annotations = indexed.coco_lists(
+        images, annotations = annotation_lists.coco_lists(
             self,
             split,
             self._file(split),
@@ -74,7 +81,7 @@ class Pw3dHybrik(indexed.IndexedSource):
             (),
             ("bbox", "smpl_param", "h36m_joints", "smpl_joint_cam", "smpl_joint_img"),
         )
-        orders = indexed.orders_in_images(annotations)
+        orders = annotation_lists.orders_in_images(annotations)
         for order, annotation in zip(orders, annotations, strict=True):
             if min(annotation["bbox"][2:]) < _MIN_SIDE_PX:
                 self.drop(split, f"box under {_MIN_SIDE_PX} pixels")
@@ -92,25 +99,25 @@ class Pw3dHybrik(indexed.IndexedSource):
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
         shapes = {"h36m_joints": 17, "smpl_joint_cam": 24, "smpl_joint_img": 24}
         points = {
-            name: indexed.numbers(self, f"{where}: {name}", annotation[name], (n, 3))
+            name: numbers(self, f"{where}: {name}", annotation[name], (n, 3))
             for name, n in shapes.items()
         }
         name = f"{image['sequence']}/{image['file_name']}"
         fit = {"trans": np.zeros(3)} | fit
         record = {
-            **indexed.sized_image(self, self.path("imageFiles"), name, image),
+            **self.sized_image(self.path("imageFiles"), name, image),
             "sequence_id": image["sequence"],
-            "frame_id": indexed.frame_number(image["file_name"]),
+            "frame_id": annotation_lists.frame_number(image["file_name"]),
             "person_id": int(person),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
-            "keypoints_px": raw.with_validity(points["smpl_joint_img"][:, :2]),
-            "joints_cam_m": raw.with_validity(points["smpl_joint_cam"]),
-            "joints_h36m_cam_m": raw.with_validity(points["h36m_joints"]),
-            "intrinsics": raw.pinhole(camera["focal"], camera["princpt"]),
-            **indexed.smpl_fields(self, f"{where}: smpl_param", fit),
+            "keypoints_px": with_validity(points["smpl_joint_img"][:, :2]),
+            "joints_cam_m": with_validity(points["smpl_joint_cam"]),
+            "joints_h36m_cam_m": with_validity(points["h36m_joints"]),
+            "intrinsics": pinhole(camera["focal"], camera["princpt"]),
+            **smpl_fields(self, f"{where}: smpl_param", fit),
             "translation_known": int("trans" in annotation["smpl_param"]),
         }
         if "angle_twist" in annotation:
             twist = annotation["angle_twist"]
-            record |= indexed.twist_fields(self, f"{where}: angle_twist", twist)
+            record |= twist_fields(self, f"{where}: angle_twist", twist)
         return record

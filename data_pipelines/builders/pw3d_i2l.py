@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema
-from data_pipelines.builders import extra_fields, indexed, raw
-from data_pipelines.builders.indexed import Entry
+from data_pipelines import record_fields, schema
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.cameras import pinhole
+from data_pipelines.builders.label_values import numbers, smpl_fields, with_validity
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import Record
 
 _SPLITS = ("train", "validation", "test")
 
 
-class Pw3dI2l(indexed.IndexedSource):
+class Pw3dI2l(PublishedDataset):
     """3DPW as published with I2L-MeshNet: those splits whose file is there.
 
     The tool that made the files moved the translation into the camera frame with the
@@ -45,7 +47,7 @@ class Pw3dI2l(indexed.IndexedSource):
     counts = {"test": 35515}
     traits = {"crop_padding": 1.25}
     spec = schema.RecordSpec(
-        "smpl_24", 24, extras=(extra_fields.ROOT_DEPTH, extra_fields.BOX_IS_CROP)
+        "smpl_24", 24, extras=(record_fields.ROOT_DEPTH, record_fields.BOX_IS_CROP)
     )
 
     def __init__(self, raw: str, *, rootnet: bool = False):
@@ -65,7 +67,7 @@ class Pw3dI2l(indexed.IndexedSource):
 
     def entries(self, split: str) -> Iterator[Entry]:
         """People in the order of the annotations."""
-        images, annotations = indexed.coco_lists(
+        images, annotations = annotation_lists.coco_lists(
             self,
             split,
             self._file(split),
@@ -76,9 +78,9 @@ class Pw3dI2l(indexed.IndexedSource):
         boxes = None
         if self._rootnet and split == "test":
             path = self.path("rootnet_output", "bbox_root_pw3d_output.json")
-            found = indexed.detections(self, path, "ann_id", 1.0)
+            found = annotation_lists.detections(self, path, "ann_id", 1.0)
             boxes = {item["ann_id"]: item for item in found}
-        orders = indexed.orders_in_images(annotations)
+        orders = annotation_lists.orders_in_images(annotations)
         for annotation, order in zip(annotations, orders, strict=True):
             image = images[annotation["image_id"]]
             box = None
@@ -87,7 +89,7 @@ class Pw3dI2l(indexed.IndexedSource):
                 if box is None:
                     self.drop(split, "no box in the detector's file")
                     continue
-            elif not indexed.usable_box(self, split, annotation, image):
+            elif not annotation_lists.usable_box(self, split, annotation, image):
                 continue
             person = annotation.get("person_id", order)
             yield Entry(f"{annotation['id']:08d}", (image, annotation, person, box))
@@ -98,22 +100,22 @@ class Pw3dI2l(indexed.IndexedSource):
         where = f"{self._file(split)}: annotation {annotation['id']}"
         camera = image["cam_param"]
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
-        folder = indexed.folder_of(self, "data/imageFiles", "imageFiles")
+        folder = self.folder_of("data/imageFiles", "imageFiles")
         name = f"{image['sequence']}/{image['file_name']}"
         stem = image["file_name"].rpartition(".")[0]
         frame = image.get("frame_idx", stem.rpartition("_")[2])
         record = {
-            **indexed.sized_image(self, folder, name, image),
+            **self.sized_image(folder, name, image),
             "sequence_id": image["sequence"],
             "frame_id": int(frame),
             "person_id": int(person),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
-            "intrinsics": raw.pinhole(camera["focal"], camera["princpt"]),
-            **indexed.smpl_fields(self, where, annotation["smpl_param"]),
+            "intrinsics": pinhole(camera["focal"], camera["princpt"]),
+            **smpl_fields(self, where, annotation["smpl_param"]),
             **self._joints(where, annotation),
         }
         if detection is not None:
-            record |= indexed.detected_fields(detection)
+            record |= annotation_lists.detected_fields(detection)
         elif "joints_cam_m" in record:
             record["root_depth_m"] = record["joints_cam_m"][0, 2]
         return record
@@ -123,9 +125,9 @@ class Pw3dI2l(indexed.IndexedSource):
         fields: Record = {}
         if "joint_cam" in annotation:
             joints = annotation["joint_cam"]
-            joints = indexed.numbers(self, f"{where}: joint_cam", joints, (24, 3))
-            fields["joints_cam_m"] = raw.with_validity(joints)
+            joints = numbers(self, f"{where}: joint_cam", joints, (24, 3))
+            fields["joints_cam_m"] = with_validity(joints)
         if "joint_img" in annotation:
             pixels = np.asarray(annotation["joint_img"], np.float64).reshape(24, -1)
-            fields["keypoints_px"] = raw.with_validity(pixels[:, :2])
+            fields["keypoints_px"] = with_validity(pixels[:, :2])
         return fields

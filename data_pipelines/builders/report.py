@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines import storage
+from data_pipelines.builders.record_source import RecordSource
 from data_pipelines.builders.shards import Part
-from data_pipelines.builders.source import RecordSource
 from hmr_jax.outside import json_object, reading
 
 REPORT = "report.json"

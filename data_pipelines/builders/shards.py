@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-from data_pipelines import indexing, schema, storage
-from data_pipelines.builders.source import Key, RecordSource, examples_or_errors
+from data_pipelines import record_index, schema, storage
+from data_pipelines.builders.inputs import Inputs, merged
+from data_pipelines.builders.record_source import Key, RecordSource, examples_or_errors
 from data_pipelines.schema import RecordError
 from hmr_jax.body import npz
 from hmr_jax.errors import UserError
@@ -72,7 +74,7 @@ class Part:
         inputs: notes of the files that it was made of (``builders.inputs``).
     """
 
-    index: indexing.ShardIndex
+    index: record_index.ShardIndex
     bad: tuple[Bad, ...]
     inputs: dict[str, Any]
 
@@ -151,6 +153,7 @@ def write(
     *,
     skip_bad: int = 0,
     on_record: Callable[[], None] = lambda: None,
+    labels: Any = None,
 ) -> None:
     """Convert the records of a shard and put it and its part file into place.
 
@@ -160,14 +163,17 @@ def write(
         folder: where the shard goes; it holds ``PARTS``.
         skip_bad: bad records that may be left out.
         on_record: called after each record.
+        labels: of its keys, where another process has read them (``labels_of``).
 
     Raises:
         TooManyBadError: there are more, naming them.
     """
     import tensorflow as tf
 
+    if labels is not None:
+        source.take_labels(shard.split, labels)
     bad: list[Bad] = []
-    log = indexing.TrackLog()
+    log = record_index.TrackLog()
     path = storage.join(folder, shard.file)
     with _local_file(folder, path) as temporary:
         with storage.reported(path), tf.io.TFRecordWriter(temporary) as writer:
@@ -181,13 +187,13 @@ def write(
                     writer.write(schema.encode(record, source.spec.extras))
                     log.add(record)
                 on_record()
-        offset, checksum = indexing.scan_shard(temporary)
+        offset, checksum = record_index.scan_shard(temporary)
         size = os.path.getsize(temporary)
         if storage.is_local(path):
             storage.move(temporary, path)
         else:
             storage.copy_in(temporary, path)
-    index = indexing.ShardIndex(shard.file, size, offset, checksum, *log.arrays())
+    index = record_index.ShardIndex(shard.file, size, offset, checksum, *log.arrays())
     _write_part(folder, Part(index, tuple(bad), source.inputs.taken()))
 
 
@@ -258,5 +264,67 @@ def finished(folder: str, shard: Shard) -> Part | None:
     if not whole or storage.size(shard_path) != size:
         return None
     named = tuple(str(name) for name in tracks)
-    index = indexing.ShardIndex(shard.file, size, offset, checksum, named, track, frame)
+    index = record_index.ShardIndex(
+        shard.file, size, offset, checksum, named, track, frame
+    )
     return Part(index, bad, inputs)
+
+
+class Ledger:
+    """Finished shards, and how many bad records they may have together.
+
+    Args:
+        name: of the dataset.
+        working: folder of the unfinished conversion.
+        planned: all shards.
+        skip_bad: bad records that may be left out.
+        inputs: of the dataset; a shard whose files have changed is done again.
+
+    Attributes:
+        parts: file -> finished shard.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        working: str,
+        planned: list[Shard],
+        skip_bad: int,
+        inputs: Inputs,
+    ):
+        self._name, self._working, self._skip_bad = name, working, skip_bad
+        self.parts: dict[str, Part] = {}
+        known = inputs.notes()
+        for shard in planned:
+            part = finished(working, shard)
+            if part is None:
+                continue
+            change = next(inputs.differences(part.inputs, known), None)
+            if change is None:
+                self.parts[shard.file] = part
+                known = merged([known, part.inputs | {"pictures": {}}])
+            else:
+                logging.warning("%s: is done again: %s", shard.file, change)
+        if len(self._bad()) > skip_bad:
+            # The files may have been mended since: these shards are done again.
+            self.parts = {f: p for f, p in self.parts.items() if not p.bad}
+
+    def _bad(self) -> list[Bad]:
+        return [bad for part in self.parts.values() for bad in part.bad]
+
+    def add(self, shard: Shard) -> None:
+        """Take note of a shard that was written.
+
+        Raises:
+            RecordError: it is not there, or the bad records have become too many.
+        """
+        part = finished(self._working, shard)
+        if part is None:
+            raise RecordError(
+                f"{storage.join(self._working, shard.file)}: expected a finished "
+                "shard, found none; does every worker see this folder?"
+            )
+        self.parts[shard.file] = part
+        bad = self._bad()
+        if len(bad) > self._skip_bad:
+            raise TooManyBadError(self._name, self._skip_bad, bad)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders.raw import RawSource, box_of_centre, gender_of, mask_png
-from data_pipelines.builders.video_fields import flags
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.label_values import gender_of, mask_png
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.pictures.names import canonical
 
 _FIELDS = (
@@ -15,7 +16,7 @@ _FIELDS = (
 )
 
 
-class Ssp3d(RawSource):
+class Ssp3d(PublishedDataset):
     """One person of one image, with SMPL's pose and shape of the person's gender.
 
     The pose's root is in the camera frame; the translation is not read, so that
@@ -84,7 +85,6 @@ class Ssp3d(RawSource):
         silhouette = self.path("silhouettes", canonical(name))
         return {
             **self.read_named(self.path("images"), name),
-            **flags("keypoints", "smpl", "mask"),
             "has_root": 0,
             "mask": mask_png(self.read_pixels(silhouette).max(-1) > 0),
             "sample_id": f"{key:04d}",

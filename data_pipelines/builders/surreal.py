@@ -6,8 +6,22 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders import indexed, raw, rest_root, rigid, video_frames
-from data_pipelines.builders.indexed import Entry
+from data_pipelines.builders import annotation_lists, video_frames
+from data_pipelines.builders.boxes import box_of_points
+from data_pipelines.builders.cameras import (
+    best_rigid,
+    moved_translation,
+    pinhole,
+    rotated_root,
+)
+from data_pipelines.builders.label_values import (
+    mask_png,
+    numbers,
+    smpl_fields,
+    with_validity,
+)
+from data_pipelines.builders.numpy_body import NumpyBody
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.schema import FieldSpec, Record
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.errors import UserError
@@ -33,7 +47,7 @@ _BETAS = FieldSpec("betas_clip", "float32", (10,), doc="shape coefficients")
 _INFO = ("joints2D", "joints3D", "pose", "shape", "gender", "camLoc")
 
 
-class Surreal(indexed.IndexedSource):
+class Surreal(PublishedDataset):
     """SURREAL's CMU part as its owners publish it.
 
     Frames come from pictures beside the clips, ``<clip>_%03d.jpg`` or ``.png`` with
@@ -97,8 +111,8 @@ class Surreal(indexed.IndexedSource):
         self._bodies = {}
         if smpl_male:
             self._bodies = {
-                "male": rest_root.RestRoot(self, smpl_male),
-                "female": rest_root.RestRoot(self, smpl_female),
+                "male": NumpyBody(self, smpl_male),
+                "female": NumpyBody(self, smpl_female),
             }
         self._held: tuple[str, dict[str, np.ndarray]] = ("", {})
 
@@ -120,7 +134,7 @@ class Surreal(indexed.IndexedSource):
             labels = {"camLoc": np.asarray(content["camLoc"], np.float64).reshape(3)}
             for name, shape in shapes.items():
                 # One frame has no axis of frames: MATLAB drops a last axis of one.
-                array = indexed.numbers(
+                array = numbers(
                     self, f"{path}: {name}", content[name], (*shape, frames)
                 )
                 labels[name] = np.moveaxis(array, -1, 0)
@@ -204,19 +218,19 @@ class Surreal(indexed.IndexedSource):
             "sequence_id": key.rpartition("_")[0],
             "frame_id": frame,
             "bbox_xywh_px": box,
-            "keypoints_px": raw.with_validity(pixels),
-            "joints_cam_m": raw.with_validity(joints),
-            "intrinsics": raw.pinhole(*_CAMERA),
+            "keypoints_px": with_validity(pixels),
+            "joints_cam_m": with_validity(joints),
+            "intrinsics": pinhole(*_CAMERA),
             "gender": gender,
             "pose_clip_aa": pose,
             "betas_clip": betas,
         }
         if self._bodies:
             body = self._bodies[gender]
-            matrix = rigid.best_rigid(body.posed(pose, betas), joints)
-            moved = rigid.moved_translation(np.zeros(3), matrix, body(betas))
+            matrix = best_rigid(body.posed(pose, betas), joints)
+            moved = moved_translation(np.zeros(3), matrix, body.rest_joints(betas)[0])
             record |= {
-                "pose_aa": rigid.rotated_root(pose, matrix[:3, :3]),
+                "pose_aa": rotated_root(pose, matrix[:3, :3]),
                 "betas": betas,
                 "translation_m": moved,
             }
@@ -226,7 +240,7 @@ class Surreal(indexed.IndexedSource):
 
     def _json_entries(self, split: str) -> Iterator[Entry]:
         path = self.path(self.arguments["json"].format(split=split))
-        images, annotations = indexed.coco_lists(
+        images, annotations = annotation_lists.coco_lists(
             self,
             split,
             path,
@@ -236,7 +250,7 @@ class Surreal(indexed.IndexedSource):
         )
         for annotation in annotations:
             image = images[annotation["image_id"]]
-            if indexed.usable_box(self, split, annotation, image):
+            if annotation_lists.usable_box(self, split, annotation, image):
                 key = image["file_name"].rpartition(".")[0]
                 yield Entry(key, (image, annotation))
 
@@ -248,17 +262,17 @@ class Surreal(indexed.IndexedSource):
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))
         joints, pixels = annotation["joint_cam"], annotation["joint_img"]
         size = 2 if np.size(pixels) == 48 else 3
-        joints = indexed.numbers(self, f"{where}: joint_cam", joints, (24, 3))
-        pixels = indexed.numbers(self, f"{where}: joint_img", pixels, (24, size))
-        fit = indexed.smpl_fields(self, where, annotation["smpl_param"])
+        joints = numbers(self, f"{where}: joint_cam", joints, (24, 3))
+        pixels = numbers(self, f"{where}: joint_img", pixels, (24, size))
+        fit = smpl_fields(self, where, annotation["smpl_param"])
         return {
-            **indexed.sized_image(self, self.path(split), image["file_name"], image),
+            **self.sized_image(self.path(split), image["file_name"], image),
             "sequence_id": key.rpartition("_")[0],
-            "frame_id": indexed.frame_number(key),
+            "frame_id": annotation_lists.frame_number(key),
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
-            "keypoints_px": raw.with_validity(pixels[:, :2]),
-            "joints_cam_m": raw.with_validity(joints),
-            "intrinsics": raw.pinhole(camera["focal"], camera["princpt"]),
+            "keypoints_px": with_validity(pixels[:, :2]),
+            "joints_cam_m": with_validity(joints),
+            "intrinsics": pinhole(camera["focal"], camera["princpt"]),
             **fit,
             "pose_clip_aa": fit["pose_aa"],
             "betas_clip": fit["betas"],
@@ -267,7 +281,7 @@ class Surreal(indexed.IndexedSource):
     def _mask(self, stem: str, frame: int) -> Record:
         name = f"segm_{frame + 1}"
         parts = self.read_mat(f"{stem}_segm.mat", name)[name]
-        return {"mask": raw.mask_png(np.asarray(parts) > 0)}
+        return {"mask": mask_png(np.asarray(parts) > 0)}
 
 
 def _box(pixels: np.ndarray) -> np.ndarray | None:
@@ -275,5 +289,5 @@ def _box(pixels: np.ndarray) -> np.ndarray | None:
     inside = np.all((pixels >= 0) & (pixels < _SIZE_PX), axis=1)
     if not inside.any():
         return None
-    box = raw.box_of_points(pixels[inside], 1.2)
+    box = box_of_points(pixels[inside], 1.2)
     return box if box[2:].min() > 0 else None

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from data_pipelines import schema
 from data_pipelines.builders.inputs import Inputs
-from data_pipelines.builders.source import Key, RecordSource
+from data_pipelines.builders.record_source import Key, RecordSource
 from hmr_jax.errors import UserError
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines import schema, storage
-from data_pipelines.builders.source import RecordSource
-from data_pipelines.indexing import ShardIndex
+from data_pipelines.builders.record_source import RecordSource
+from data_pipelines.record_index import ShardIndex
 
 
 def write(

@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders.database import Database, text
+from data_pipelines.builders.boxes import box_of_centre
+from data_pipelines.builders.frame_tables import FrameTables, text
+from data_pipelines.builders.label_values import with_validity
 from data_pipelines.builders.mpii_joints import pixel_depth
-from data_pipelines.builders.raw import box_of_centre, with_validity
-from data_pipelines.builders.video_fields import DEPTH_PX, flags
+from data_pipelines.record_fields import DEPTH_PX
 from hmr_jax.errors import UserError
 
 _FIELDS = ("img_name", "joints3D", "joints3D_image", "joints2D", "bbox")
 _OPTIONAL = ("vid_name", "frame_id", "pose", "shape")
 
 
-class VibeDatabase(Database):
+class VibeDatabase(FrameTables):
     """One person of one frame, 16 joints below the pelvis.
 
     The box is the database's own; pose_hg crops a square of its longer side. The pose
@@ -97,7 +98,6 @@ class VibeDatabase(Database):
         box = self.row(split, "bbox", index, (4,))
         record = {
             **self.read_row_image(text(arrays["img_name"][key])),
-            **flags("keypoints", "joints_3d"),
             **self.frame_labels(split, index),
             "sample_id": f"{split}_{key:07d}",
             "has_root": 0,
@@ -108,7 +108,6 @@ class VibeDatabase(Database):
         }
         if "pose" in arrays and "shape" in arrays:
             record |= {
-                "has_smpl": 1,
                 "pose_aa": self.row(split, "pose", index, (72,)).reshape(24, 3),
                 "betas": self.row(split, "shape", index, (10,)),
                 "translation_m": np.zeros(3),

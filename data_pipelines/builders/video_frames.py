@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable
 
 from data_pipelines.builders.picture_files import png
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders.published_dataset import PublishedDataset
 
 
 def can_decode() -> bool:
@@ -13,7 +13,7 @@ def can_decode() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def _need_decoder(source: RawSource, path: str) -> None:
+def _need_decoder(source: PublishedDataset, path: str) -> None:
     if not can_decode():
         raise source.wrong(
             path,
@@ -23,7 +23,9 @@ def _need_decoder(source: RawSource, path: str) -> None:
         )
 
 
-def frames(source: RawSource, path: str, numbers: Iterable[int]) -> dict[int, bytes]:
+def frames(
+    source: PublishedDataset, path: str, numbers: Iterable[int]
+) -> dict[int, bytes]:
     """Some frames of a video as PNG files.
 
     Args:
@@ -58,7 +60,7 @@ def frames(source: RawSource, path: str, numbers: Iterable[int]) -> dict[int, by
     return found
 
 
-def frames_per_second(source: RawSource, path: str) -> float:
+def frames_per_second(source: PublishedDataset, path: str) -> float:
     """The rate that a video says it has.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from data_pipelines.transforms import geometry, image, moving, window
+from data_pipelines.transforms import crop_labels, geometry, image, window
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.errors import UserError
 
@@ -129,7 +129,7 @@ class HierprobTransform:
         r = {k: tf.cast(v, tf.float32) for k, v in records.items() if k not in strings}
         centre, side = _square(r, o)
         still = tf.zeros_like(side)
-        cut = moving.place(
+        cut = crop_labels.place(
             centre,
             side,
             rotation_rad=still,
@@ -137,7 +137,7 @@ class HierprobTransform:
             width=r["image_width"],
             size_px=o.image_size_px,
         )
-        keypoints = moving.points_px(r["keypoints_px"], cut, COCO_FLIP)
+        keypoints = crop_labels.points_px(r["keypoints_px"], cut, COCO_FLIP)
         seen = keypoints[..., 2:] * r["has_keypoints"][..., None, None]
         exact = tf.concat([keypoints[..., :2], seen], axis=-1)
         plan = window.pixel_plan(
@@ -196,7 +196,7 @@ def _square(r: dict, options: HierprobOptions) -> tuple:
     return box[..., :2] + box[..., 2:] / 2, side
 
 
-def _of_squares(cut: moving.Placement) -> moving.Placement:
+def _of_squares(cut: crop_labels.Placement) -> crop_labels.Placement:
     """The same crop, pixels being squares whose centres lie at halves."""
     linear = cut.to_crop[..., :2]
     shift = cut.to_crop[..., 2] + tf.reduce_sum(linear, axis=-1) / 2 - 0.5

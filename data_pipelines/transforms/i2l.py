@@ -10,10 +10,10 @@ Source: specs/i2l_meshnet.md, sections 8, 10 and 11.
 
 import tensorflow as tf
 
-from data_pipelines.builders import extra_fields
-from data_pipelines.transforms import geometry, image, moving, window
-from data_pipelines.transforms.draws import Slots, between, scale_and_rotation
+from data_pipelines import record_fields
+from data_pipelines.transforms import crop_labels, geometry, image, window
 from data_pipelines.transforms.i2l_options import I2lOptions, i2l_options
+from data_pipelines.transforms.random_slots import Slots, between, scale_and_rotation
 from hmr_jax.body.joint_set import JointSet
 from hmr_jax.body.joint_sets import JOINT_SETS
 
@@ -81,9 +81,9 @@ class I2lTransform:
     )
     weights = ("has_smpl", "is_3d", "orig_joint_valid", "orig_joint_trunc")
     extras = (
-        extra_fields.WORLD_TRANSLATION,
-        extra_fields.BOX_IS_CROP,
-        extra_fields.ROOT_DEPTH,
+        record_fields.WORLD_TRANSLATION,
+        record_fields.BOX_IS_CROP,
+        record_fields.ROOT_DEPTH,
     )
     num_uniforms = SLOTS.num_uniforms
     num_clip_uniforms = SLOTS.num_clip_uniforms
@@ -144,7 +144,7 @@ class I2lTransform:
         return self._sample(pixels, {"warp": plan["warp"], "gain": plan["gain"]})
 
 
-def _placement(r: dict, draws: dict, options: I2lOptions) -> moving.Placement:
+def _placement(r: dict, draws: dict, options: I2lOptions) -> crop_labels.Placement:
     box, width = r["bbox_xywh_px"], r["image_width"]
     centre, side = process_box(box, width, r["image_height"], options.padding)
     side = tf.stack([side, side], axis=-1)
@@ -157,7 +157,7 @@ def _placement(r: dict, draws: dict, options: I2lOptions) -> moving.Placement:
         rotation_deg=options.rotation_deg,
         rotation_probability=options.rotation_probability,
     )
-    return moving.place(
+    return crop_labels.place(
         centre,
         side * scale[..., None],
         rotation_rad=rotation,
@@ -167,7 +167,7 @@ def _placement(r: dict, draws: dict, options: I2lOptions) -> moving.Placement:
     )
 
 
-def _body_labels(r: dict, placement: moving.Placement, pose_flip) -> dict:
+def _body_labels(r: dict, placement: crop_labels.Placement, pose_flip) -> dict:
     """What ``hmr_jax.training.i2l_targets`` needs of the body and the camera."""
     image_to_crop = placement.mirrored_to_crop
     return {
@@ -177,16 +177,18 @@ def _body_labels(r: dict, placement: moving.Placement, pose_flip) -> dict:
         "turn_rad": placement.turn_rad,
         "image_width_px": r["image_width"],
         "intrinsics": r["intrinsics"],
-        "crop_intrinsics": moving.crop_camera(r["intrinsics"], placement, turn=True),
+        "crop_intrinsics": crop_labels.crop_camera(
+            r["intrinsics"], placement, turn=True
+        ),
         "extrinsics": r["extrinsics"],
-        "pose_aa": moving.pose(r["pose_aa"], placement, pose_flip),
+        "pose_aa": crop_labels.pose(r["pose_aa"], placement, pose_flip),
         "betas": r["betas"],
         "translation_m": r["translation_m"],
         "translation_world_m": r["translation_world_m"],
         "has_smpl": r["has_smpl"][..., None],
         "is_3d": r["has_joints_3d"][..., None],
         "root_depth_m": r["root_depth_m"],
-        "bbox_xywh_px": moving.box_xywh(r["bbox_xywh_px"], placement),
+        "bbox_xywh_px": crop_labels.box_xywh(r["bbox_xywh_px"], placement),
     }
 
 
@@ -219,7 +221,9 @@ def _with_pelvis(keypoints):
     return tf.concat([pelvis[:, None], keypoints[:, 1:]], axis=1)
 
 
-def _original_joints(r: dict, placement: moving.Placement, options: I2lOptions) -> dict:
+def _original_joints(
+    r: dict, placement: crop_labels.Placement, options: I2lOptions
+) -> dict:
     """Targets from the dataset's own joints, and what fits are compared with.
 
     Depths and distances are those from the root: a record without it counts as one
@@ -235,7 +239,7 @@ def _original_joints(r: dict, placement: moving.Placement, options: I2lOptions) 
     points = _arranged(points, is_muco)
     flip = BODY_LABELS.flip_permutation
     h36m = tf.gather(points, H36M_SLOTS, axis=1)
-    h36m = moving.points_cam(
+    h36m = crop_labels.points_cam(
         h36m, placement, JOINT_SETS["h36m_right_first_17"].flip_permutation
     )
     is_3d *= points[:, 0, 3:]
@@ -250,10 +254,10 @@ def _original_joints(r: dict, placement: moving.Placement, options: I2lOptions) 
     placed = known | (projects > 0)
     places = tf.where(placed, places, tf.zeros_like(places))
     columns = [places, valid, tf.cast(placed, tf.float32)]
-    moved = moving.points_px(tf.concat(columns, -1), placement, flip)
+    moved = crop_labels.points_px(tf.concat(columns, -1), placement, flip)
     relative = points[..., :3] - points[:, :1, :3]
     relative = tf.concat([relative * points[..., 3:], points[..., 3:]], axis=-1)
-    relative = moving.points_cam(relative, placement, flip, turn=True)[..., :3]
+    relative = crop_labels.points_cam(relative, placement, flip, turn=True)[..., :3]
     return _targets(moved[:, :29], relative[:, :29], is_3d[..., None], options) | {
         "fit_check_cam_m": h36m,
         "is_3d": is_3d,
@@ -277,7 +281,7 @@ def _targets(places, relative, is_3d, options: I2lOptions) -> dict:
     }
 
 
-def _no_joints(r: dict, placement: moving.Placement, options: I2lOptions) -> dict:
+def _no_joints(r: dict, placement: crop_labels.Placement, options: I2lOptions) -> dict:
     """The same keys, all zero: a hand has only its fitted model."""
     batch = tf.shape(r["image_width"])[0]
     shapes = {"orig_joint_img": 3, "orig_joint_cam_m": 3}

@@ -9,7 +9,7 @@ Source: specs/ikol.md, sections 3, 12 and 14.
 
 import tensorflow as tf
 
-from data_pipelines.transforms import geometry, image, moving
+from data_pipelines.transforms import crop_labels, geometry, image
 from data_pipelines.transforms import ikol_crop as crops
 from data_pipelines.transforms.ikol_options import IkolOptions, ikol_options
 from hmr_jax.body.joint_sets import JOINT_SETS
@@ -147,10 +147,10 @@ def _uvd(r: dict, crop: dict, intrinsics, options: IkolOptions) -> tuple:
     pixels *= tf.cast(weight_uv > 0, pixels.dtype)[..., None]
 
     def swap(values):
-        return moving.swap_sides(values, placement, SMPL_FLIP)
+        return crop_labels.swap_sides(values, placement, SMPL_FLIP)
 
     weight_uv, valid, depth = swap(weight_uv), swap(valid), swap(depth)
-    uv = moving.points_px(pixels, placement, SMPL_FLIP)
+    uv = crop_labels.points_px(pixels, placement, SMPL_FLIP)
     uv = uv / options.image_size_px - 0.5
     uvd = tf.concat([uv, depth[..., None]], axis=-1)
     inside = tf.reduce_all(tf.abs(uvd) <= 0.5, axis=-1)
@@ -165,7 +165,7 @@ def _uvd(r: dict, crop: dict, intrinsics, options: IkolOptions) -> tuple:
 
 def _rotations(r: dict, crop: dict, options: IkolOptions) -> tuple:
     """Rotation labels as axis-angle vectors and as quaternions."""
-    pose_aa = moving.pose(
+    pose_aa = crop_labels.pose(
         r["pose_aa"], crop["placement"], SMPL_FLIP, turn=options.rotate_root_label
     )
     if options.quaternion_form == "rotmat":
@@ -182,10 +182,10 @@ def _labels(r: dict, crop: dict, options: IkolOptions) -> dict:
     intrinsics, root = _camera(r, crop)
     uvd, uvd_weight = _uvd(r, crop, intrinsics, options)
     if options.flip_camera:
-        intrinsics = moving.camera(intrinsics, placement)
-        root = moving.point_cam(root, placement)
+        intrinsics = crop_labels.camera(intrinsics, placement)
+        root = crop_labels.point_cam(root, placement)
     pose, quaternion = _rotations(r, crop, options)
-    twist, twist_weight = moving.twist(
+    twist, twist_weight = crop_labels.twist(
         r["twist_cos_sin"],
         r["twist_weight"] * r["has_twist"][..., None],
         placement,
@@ -205,15 +205,15 @@ def _labels(r: dict, crop: dict, options: IkolOptions) -> dict:
         "target_twist": twist,
         "target_twist_weight": tf.repeat(twist_weight[..., None], 2, axis=-1),
         "has_smpl": has_smpl,
-        "joints_cam_m": moving.points_cam(
+        "joints_cam_m": crop_labels.points_cam(
             r["joints_cam_m"] * r["has_joints_3d"][..., None, None],
             placement,
             SMPL_FLIP,
         ),
-        "joints_h36m_cam_m": moving.points_cam(
+        "joints_h36m_cam_m": crop_labels.points_cam(
             r["joints_h36m_cam_m"], placement, H36M_FLIP
         ),
         "pose_aa": pose,
         "betas": r["betas"],
-        "bbox_xywh_px": moving.box_xywh(r["bbox_xywh_px"], placement),
+        "bbox_xywh_px": crop_labels.box_xywh(r["bbox_xywh_px"], placement),
     }

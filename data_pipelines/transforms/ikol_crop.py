@@ -8,9 +8,9 @@ Source: specs/ikol.md, sections 14.1 to 14.3.
 
 import tensorflow as tf
 
-from data_pipelines.transforms import geometry, moving, window
-from data_pipelines.transforms.draws import Slots, between, scale_and_rotation
+from data_pipelines.transforms import crop_labels, geometry, window
 from data_pipelines.transforms.ikol_options import IkolOptions
+from data_pipelines.transforms.random_slots import Slots, between, scale_and_rotation
 
 _CORNER_MEAN = (-0.0142, 0.0043, 0.0154, -0.0013)
 _CORNER_DEVIATION = (0.1158, 0.068, 0.1337, 0.0711)
@@ -66,7 +66,7 @@ def square(r: dict, draws: dict, options: IkolOptions) -> dict:
         rotation_deg=options.rotation_deg,
         rotation_probability=options.rotation_probability,
     )
-    placement = moving.place(
+    placement = crop_labels.place(
         centre,
         side * scale,
         rotation_rad=rotation,

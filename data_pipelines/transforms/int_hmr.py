@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from data_pipelines.transforms import colour, geometry, image, moving, window
-from data_pipelines.transforms.draws import Slots, between
+from data_pipelines.transforms import colour, crop_labels, geometry, image, window
 from data_pipelines.transforms.int_options import IntOptions, int_options
+from data_pipelines.transforms.random_slots import Slots, between
 from hmr_jax.body.joint_sets import JOINT_SETS
 
 __all__ = ["IntOptions", "IntTransform", "int_options"]
@@ -169,7 +169,7 @@ def _cut_side(size_wh, options: IntOptions):
     return tf.concat([longest, longest], axis=-1)
 
 
-def _placement(r: dict, draws: dict, options: IntOptions) -> moving.Placement:
+def _placement(r: dict, draws: dict, options: IntOptions) -> crop_labels.Placement:
     box, whole_scale = r["bbox_xywh_px"], options.box_scale
     centre, side = box[..., :2] + box[..., 2:] / 2, _cut_side(box[..., 2:], options)
     jitter = options.size_jitter
@@ -187,7 +187,7 @@ def _placement(r: dict, draws: dict, options: IntOptions) -> moving.Placement:
     # Where nothing is known of the person the picture is taken as it is.
     sizes = tf.stack([r["image_width"], r["image_height"]], axis=-1)
     whole = r["has_box"] <= 0
-    return moving.place_then_flip(
+    return crop_labels.place_then_flip(
         tf.where(whole[..., None], sizes / 2, centre),
         tf.where(whole[..., None], _cut_side(sizes, options), cut),
         rotation_rad=tf.where(whole, tf.zeros_like(rotation), rotation),
@@ -197,7 +197,7 @@ def _placement(r: dict, draws: dict, options: IntOptions) -> moving.Placement:
     )
 
 
-def _erased(draws: dict, placement: moving.Placement, options: IntOptions) -> dict:
+def _erased(draws: dict, placement: crop_labels.Placement, options: IntOptions) -> dict:
     side = tf.cast(draws["side"] * 4, tf.int32)
     if options.published_erase:
         side = tf.where(side < TOP, side + TOP, side)
@@ -224,26 +224,26 @@ def _colours(r: dict, draws: dict, options: IntOptions) -> dict:
     }
 
 
-def mirrored_about_hips(joints, placement: moving.Placement):
+def mirrored_about_hips(joints, placement: crop_labels.Placement):
     """3D joints [B, 49, 4] mirrored about the middle of their hips, as published."""
     middle = (joints[:, _HIPS[0], :1] + joints[:, _HIPS[1], :1]) / 2
     middle = tf.pad(middle, [[0, 0], [0, 3]])[:, None]
-    moved = moving.points_cam(joints - middle, placement, SPIN_FLIP)
-    return moving.where_flipped(placement, moved + middle, joints)
+    moved = crop_labels.points_cam(joints - middle, placement, SPIN_FLIP)
+    return crop_labels.where_flipped(placement, moved + middle, joints)
 
 
-def mirrored_pose(pose_aa, placement: moving.Placement, options: IntOptions):
+def mirrored_pose(pose_aa, placement: crop_labels.Placement, options: IntOptions):
     """Rotations [B, 24, 3] of the mirrored, and perhaps turned, body."""
-    pose = moving.pose(pose_aa, placement, SMPL_FLIP, turn=options.turn_labels)
+    pose = crop_labels.pose(pose_aa, placement, SMPL_FLIP, turn=options.turn_labels)
     if options.mirror_hand:
         return pose
     # As published: joint 22 takes the mirrored rotation of 23, which stays.
     return tf.concat([pose[:, :_RIGHT_HAND], pose_aa[:, _RIGHT_HAND:]], axis=1)
 
 
-def _labels(r: dict, placement: moving.Placement, options: IntOptions) -> dict:
+def _labels(r: dict, placement: crop_labels.Placement, options: IntOptions) -> dict:
     turn, size = options.turn_labels, options.image_size_px
-    keypoints = moving.points_px(r["keypoints_px"], placement, SPIN_FLIP)
+    keypoints = crop_labels.points_px(r["keypoints_px"], placement, SPIN_FLIP)
     confidence = keypoints[..., 2:] * r["has_keypoints"][..., None, None]
     joints = r["joints_cam_m"] * r["has_joints_3d"][..., None, None]
     if options.mirror_about_hips:
@@ -251,16 +251,18 @@ def _labels(r: dict, placement: moving.Placement, options: IntOptions) -> dict:
         if turn:
             joints = geometry.rotate_points_about_z(joints, placement.turn_rad)
     else:
-        joints = moving.points_cam(joints, placement, SPIN_FLIP, turn=turn)
+        joints = crop_labels.points_cam(joints, placement, SPIN_FLIP, turn=turn)
     return {
         "keypoints_norm": tf.concat(
             [2 * keypoints[..., :2] / size - 1, confidence], -1
         ),
         "joints_cam_m": joints,
-        "joints_h36m_cam_m": moving.points_cam(
+        "joints_h36m_cam_m": crop_labels.points_cam(
             r["joints_h36m_cam_m"], placement, H36M_FLIP, turn=turn
         ),
-        "crop_intrinsics": moving.crop_camera(r["intrinsics"], placement, turn=turn),
+        "crop_intrinsics": crop_labels.crop_camera(
+            r["intrinsics"], placement, turn=turn
+        ),
         "has_camera": r["has_camera"][..., None],
         "pose_aa": mirrored_pose(r["pose_aa"], placement, options),
         "betas": r["betas"],

@@ -8,10 +8,10 @@ Source: specs/pose_hg.md, sections 3.2, 6, 8.0 and 9.
 
 import tensorflow as tf
 
-from data_pipelines.builders import video_fields
-from data_pipelines.transforms import geometry, image, moving, window
-from data_pipelines.transforms.draws import Slots, scale_and_rotation
+from data_pipelines import record_fields
+from data_pipelines.transforms import crop_labels, geometry, image, window
 from data_pipelines.transforms.pose_hg_options import PoseHgOptions, pose_hg_options
+from data_pipelines.transforms.random_slots import Slots, scale_and_rotation
 from hmr_jax.body.joint_set import JointSet
 from hmr_jax.body.joint_sets import JOINT_SETS, map_joints
 
@@ -42,7 +42,7 @@ class PoseHgTransform:
         "depth_px",
     )
     weights = ("reg_mask", "joints_h36m_cam_m")
-    extras = (video_fields.DEPTH_PX,)
+    extras = (record_fields.DEPTH_PX,)
     num_uniforms = SLOTS.num_uniforms
     num_clip_uniforms = SLOTS.num_clip_uniforms
 
@@ -141,7 +141,7 @@ def _placement(r: dict, draws: dict, options: PoseHgOptions) -> tuple:
     if options.limit_side:
         side = tf.minimum(side, tf.maximum(r["image_width"], r["image_height"]))
     flat = r["has_joints_3d"] == 0
-    placement = moving.place(
+    placement = crop_labels.place(
         box[..., :2] + box[..., 2:] / 2,
         tf.stack([side, side / aspect], axis=-1),
         rotation_rad=tf.where(flat, rotation, tf.zeros_like(rotation)),
@@ -228,11 +228,11 @@ def heatmaps(points, drawn, heat_wh: tuple[int, int], sigma: float):
 
 
 def _targets(
-    r: dict, points, depth, placement: moving.Placement, side, heat_wh, options
+    r: dict, points, depth, placement: crop_labels.Placement, side, heat_wh, options
 ) -> dict:
     """Heatmaps, and depths or visibilities where they are read."""
     width, height = heat_wh
-    moved = moving.points_px(points, placement, MPII_FLIP)
+    moved = crop_labels.points_px(points, placement, MPII_FLIP)
     counts = moved[..., 2] > 0
     if options.published_joints:
         x = tf.where(
@@ -241,7 +241,7 @@ def _targets(
             points[..., 0],
         )
         counts = tf.cast((x > 0) | (points[..., 1] > 0), tf.float32)
-        counts = moving.swap_sides(counts, placement, MPII_FLIP) > 0
+        counts = crop_labels.swap_sides(counts, placement, MPII_FLIP) > 0
     # Towards zero, as the originals cut off; what float32 puts just below a whole
     # number counts as that number.
     place = tf.cast(moved[..., :2] / options.stride + _TIE, tf.int32)
@@ -250,8 +250,8 @@ def _targets(
     is_3d = r["has_joints_3d"][:, None] > 0
     drawn = counts & (inside | ~is_3d)
     place = tf.where((drawn | ~is_3d)[..., None], place, tf.zeros_like(place))
-    known = moving.swap_sides(depth[..., 1], placement, MPII_FLIP) > 0
-    z = moving.swap_sides(depth[..., 0], placement, MPII_FLIP) / side[:, None]
+    known = crop_labels.swap_sides(depth[..., 1], placement, MPII_FLIP) > 0
+    z = crop_labels.swap_sides(depth[..., 0], placement, MPII_FLIP) / side[:, None]
     if options.published_joints:
         known = tf.ones_like(known)
     supervised = is_3d & drawn & known
@@ -269,7 +269,7 @@ def _targets(
     }
 
 
-def _evaluated(r: dict, placement: moving.Placement):
+def _evaluated(r: dict, placement: crop_labels.Placement):
     """Joints [B, 17, 4] of ``h36m_17`` about the pelvis, metres and validity."""
     index, _ = map_joints("h36m_right_first_17", "h36m_17")
     order = [_H36M_FROM_MPII[i] for i in index]
@@ -280,4 +280,4 @@ def _evaluated(r: dict, placement: moving.Placement):
     joints = tf.concat([joints[..., :3], joints[..., 3:] * joints[:, :1, 3:]], axis=-1)
     about = joints[..., :3] - joints[:, :1, :3]
     joints = tf.concat([about * joints[..., 3:], joints[..., 3:]], axis=-1)
-    return moving.points_cam(joints, placement, H36M_FLIP)
+    return crop_labels.points_cam(joints, placement, H36M_FLIP)

@@ -7,7 +7,7 @@ crop at a half, a quarter or an eighth of its size; then it is sampled once.
 import tensorflow as tf
 
 from data_pipelines.transforms import geometry, image
-from data_pipelines.transforms.moving import Placement
+from data_pipelines.transforms.crop_labels import Placement
 
 
 def size_wh(size_px) -> tuple[int, int]:

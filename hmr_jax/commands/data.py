@@ -123,7 +123,7 @@ def _list(values, words) -> int:
 
 def _list_catalog() -> None:
     """What each dataset needs, where it comes from, and its options."""
-    from data_pipelines.builders import catalog, selecting
+    from data_pipelines.builders import catalog
 
     for name in catalog.CATALOG:
         try:
@@ -139,8 +139,8 @@ def _list_catalog() -> None:
         if source.counts:
             counts = (f"{split} {count}" for split, count in source.counts.items())
             print(f"  records: {', '.join(counts)}")
-        for parameter in selecting.options_of(name).values():
-            print(f"  option: {selecting.option_text(parameter)}")
+        for parameter in catalog.options_of(name).values():
+            print(f"  option: {catalog.option_text(parameter)}")
 
 
 def _directories(folder: str, what: str) -> list[str]:
@@ -154,7 +154,7 @@ def _directories(folder: str, what: str) -> list[str]:
 def _check(values, words) -> int:
     from data_pipelines import checking, storage
     from data_pipelines.builders import report
-    from data_pipelines.indexing import MANIFEST
+    from data_pipelines.record_index import MANIFEST
 
     folder = _one(words, "a folder")
     found = _directories(folder, "data check")

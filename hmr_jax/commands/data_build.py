@@ -37,9 +37,9 @@ def build(values: Any, name: str) -> int:
     factory = make(values, name)
 
     from data_pipelines import storage
-    from data_pipelines.builders import base, report
+    from data_pipelines.builders import conversion, report
 
-    path = base.build(
+    path = conversion.build(
         factory,
         values.out,
         num_workers=values.workers,
@@ -66,20 +66,20 @@ def raw_factory(values: Any, name: str, *, need_out: bool = True) -> Any:
         need_out: whether ``--out`` must be given.
 
     Returns:
-        Picklable, for ``base.build``.
+        Picklable, for ``conversion.build``.
     """
     cli.require(values, "raw", *(["out"] if need_out else []))
-    from data_pipelines.builders import selecting
+    from data_pipelines.builders import catalog
 
     try:
-        options = selecting.parse_options(name, values.option or [])
+        options = catalog.parse_options(name, values.option or [])
     except UserError as error:
         raise cli.UsageError(str(error)) from error
     if "://" not in values.raw:
         cli.existing(values.raw, "--raw")
     splits = (values.split,) if values.split else ()
     return functools.partial(
-        selecting.open_named, name, values.raw, options, splits, values.limit
+        catalog.open_named, name, values.raw, options, splits, values.limit
     )
 
 

@@ -72,7 +72,7 @@ def _built_records(values: Any, word: str) -> tuple[Iterable, Any, dict, str]:
 
 def _raw_records(values: Any, word: str) -> tuple[Iterable, Any, dict, str]:
     from data_pipelines.builders import catalog
-    from data_pipelines.builders.source import checked_examples, checked_keys
+    from data_pipelines.builders.record_source import checked_examples, checked_keys
 
     if word not in catalog.CATALOG:
         names = ", ".join(catalog.CATALOG)

@@ -8,12 +8,12 @@ from PIL import Image
 
 from data_pipelines import records, schema
 from data_pipelines.builders import catalog
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.__main__ import main
 from tests.data_pipelines.people import encode_image, make_record
 
 
-class Toy(RawSource):
+class Toy(PublishedDataset):
     """People in images with one annotation file."""
 
     name = "toy"
@@ -235,12 +235,12 @@ def test_show_draws_the_mesh_of_a_body():
 
 
 def test_every_dataset_of_the_catalogue_says_what_it_needs():
-    from data_pipelines.builders import selecting
+    from data_pipelines.builders import catalog
 
     for name in catalog.CATALOG:
         source = catalog.load(name)
         assert source.name == name
         assert source.needs and source.origin and source.licence and source.description
         assert not isinstance(source.needs, str)
-        assert issubclass(source, RawSource)
-        selecting.options_of(name)
+        assert issubclass(source, PublishedDataset)
+        catalog.options_of(name)

@@ -46,7 +46,7 @@ def run(capfd, *argv):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A workdir with data, a body file and a config that names them."""
-    from data_pipelines.builders import base
+    from data_pipelines.builders import conversion
     from tests.data_pipelines.people import People
 
     folder = tmp_path_factory.mktemp("project")
@@ -55,7 +55,7 @@ def project(tmp_path_factory):
     rng = np.random.default_rng(0)
     regressor = rng.uniform(size=(17, len(arrays["v_template"])))
     np.save(folder / "h36m.npy", regressor / regressor.sum(1, keepdims=True))
-    base.build(
+    conversion.build(
         lambda: People((("train", 8), ("test", 6))), folder / "data", progress=False
     )
     (folder / "config.py").write_text(CONFIG.format(folder=folder))

@@ -140,7 +140,7 @@ def stand_in():
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, body):
     """Records of both datasets, files of bodies, a config and untrained parameters."""
-    from data_pipelines.builders import base
+    from data_pipelines.builders import conversion
     from data_pipelines.builders.pw3d_hierprob import Pw3dHierprob
     from data_pipelines.builders.ssp_3d import Ssp3d
 
@@ -149,8 +149,10 @@ def project(tmp_path_factory, body):
         "ssp_3d": write_ssp_3d(folder / "ssp"),
         "pw3d_hierprob": write_pw3d(folder / "pw3d"),
     }
-    base.build(lambda: Ssp3d(str(folder / "ssp")), folder / "data", progress=False)
-    made = base.build(
+    conversion.build(
+        lambda: Ssp3d(str(folder / "ssp")), folder / "data", progress=False
+    )
+    made = conversion.build(
         lambda: Pw3dHierprob(str(folder / "pw3d")), folder / "data", progress=False
     )
     assert "pw3d_hierprob" in str(made)

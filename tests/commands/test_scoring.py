@@ -15,7 +15,7 @@ ACTIONS = ("02", "02", "05", "16", "05")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Five records named as those of Human3.6M."""
-    from data_pipelines.builders import base
+    from data_pipelines.builders import conversion
     from tests.data_pipelines.people import People
 
     class Named(People):
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
             return record | names
 
     path = tmp_path_factory.mktemp("data")
-    base.build(lambda: Named((("test", 5),)), path, progress=False)
+    conversion.build(lambda: Named((("test", 5),)), path, progress=False)
     return path
 
 
@@ -84,7 +84,7 @@ def test_the_mean_pose_is_that_of_a_source_with_poses(
     folder, tiny_body, tmp_path, monkeypatch
 ):
     """As with both published configs, the first source by name has keypoints alone."""
-    from data_pipelines.builders import base
+    from data_pipelines.builders import conversion
     from hmr_jax.commands import scoring
     from tests.data_pipelines.people import People
 
@@ -94,8 +94,8 @@ def test_the_mean_pose_is_that_of_a_source_with_poses(
 
     source = Keypoints((("train", 4),))
     source.name = "coco"
-    base.build(lambda: source, tmp_path, progress=False)
-    base.build(lambda: People((("train", 6),)), tmp_path, progress=False)
+    conversion.build(lambda: source, tmp_path, progress=False)
+    conversion.build(lambda: People((("train", 6),)), tmp_path, progress=False)
     monkeypatch.setattr(scoring, "_constant", lambda *args, **kwargs: kwargs)
     config, _ = load("quickstart", "quicktest")
     with config.unlocked():

@@ -50,7 +50,7 @@ def get_config(arg=None):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    from data_pipelines.builders import base
+    from data_pipelines.builders import conversion
     from hmr_jax.commands import experiment
     from tests.data_pipelines.people import People
 
@@ -60,7 +60,7 @@ def config(tmp_path_factory):
     regressor = np.random.default_rng(0).uniform(size=(17, len(arrays["v_template"])))
     np.save(folder / "h36m.npy", regressor / regressor.sum(1, keepdims=True))
     counts = (("train", 12), ("test", 6))
-    base.build(lambda: People(counts), folder / "data", progress=False)
+    conversion.build(lambda: People(counts), folder / "data", progress=False)
     path = folder / "config.py"
     path.write_text(CONFIG.format(folder=folder))
     loaded = runpy.run_path(str(path))["get_config"]()

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import schema
-from data_pipelines.builders import base, source
+from data_pipelines.builders import conversion, record_source
 from hmr_jax.body.joint_sets import JOINT_SETS
 
 SIZE = 64
@@ -67,7 +67,7 @@ def make_record(index: int, *, size=(SIZE, SIZE), joint_set="smpl_24") -> dict:
     return record
 
 
-class People(source.RecordSource):
+class People(record_source.RecordSource):
     """Made-up people as a dataset."""
 
     description = "Made-up people."
@@ -103,19 +103,21 @@ def build_people(path, count=10, num_shards=2, **arguments):
     """A directory of records with one split ``train``."""
     people = {k: arguments.pop(k) for k in ("joint_set", "broken") if k in arguments}
     factory = functools.partial(People, (("train", count),), **people)
-    return base.build(factory, path, num_shards=num_shards, progress=False, **arguments)
+    return conversion.build(
+        factory, path, num_shards=num_shards, progress=False, **arguments
+    )
 
 
 def parsed(made: list[dict]) -> dict:
     """Records as a transform receives them: tensors of a batch, with traits."""
     import tensorflow as tf
 
-    from data_pipelines import lookup
+    from data_pipelines import batch_plan
     from data_pipelines.transforms.ikol import IkolTransform
 
     spec = schema.RecordSpec()
     serialized = [schema.encode(schema.validate(r, spec)) for r in made]
     batch = schema.parse_batch(tf.constant(serialized), IkolTransform.fields, spec)
-    for name, value in lookup.DEFAULT_TRAITS.items():
+    for name, value in batch_plan.DEFAULT_TRAITS.items():
         batch[name] = tf.fill([len(made)], value)
     return batch

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from data_pipelines import reading
-from data_pipelines.builders import base
+from data_pipelines.builders import conversion
 from data_pipelines.clips import ClipOptions
 from tests.data_pipelines.people import People
 from tests.data_pipelines.test_reading import Plain, assert_same
@@ -53,7 +53,7 @@ class Shaken(Plain):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     folder = tmp_path_factory.mktemp("video")
-    return base.build(Video, folder, num_shards=3, progress=False)
+    return conversion.build(Video, folder, num_shards=3, progress=False)
 
 
 def dataset(path, clips, **arguments):

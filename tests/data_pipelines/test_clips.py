@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import clips, order
+from data_pipelines import clips, epoch_order
 
 LENGTHS = (130, 20, 300, 128)
 """The videos of the public vectors (chunks_L_STRIDE of int_data_public.npz)."""
@@ -15,7 +15,7 @@ FIRST_LAST_128_128 = [
     *([0, 127], [128, 3], [130, 143], [150, 277], [278, 405], [406, 365]),
     [450, 577],
 ]
-KEYS = order.stream(np.uint64(3), 4000)
+KEYS = epoch_order.stream(np.uint64(3), 4000)
 
 
 def videos():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import records
-from data_pipelines.builders import base, inputs, report, selecting, source
+from data_pipelines.builders import catalog, conversion, inputs, record_source, report
 from data_pipelines.schema import RecordError
 from hmr_jax.errors import UserError
 from tests.data_pipelines.people import People, build_people
@@ -130,7 +130,7 @@ def test_damaged_notes_are_named(folder):
     contents = [gzip.compress(json.dumps(c).encode()) for c in mutated(content)]
     contents += [path.read_bytes()[:n] for n in (0, 1, 20, 40)] + [b"no gzip"]
     build = functools.partial(
-        base.build,
+        conversion.build,
         functools.partial(People, (("train", 3),)),
         folder.parent.parent,
         num_shards=2,
@@ -192,9 +192,9 @@ def test_damaged_labels_of_datasets_are_named(name, tmp_path):
     options = {"posetrack": {"min_frames": 2}, "freihand": {"backgrounds": 1}}
 
     def read():
-        dataset = selecting.open_named(name, str(tmp_path), options.get(name))
-        keys = source.checked_keys(dataset, "train")
-        return list(source.checked_examples(dataset, "train", keys))
+        dataset = catalog.open_named(name, str(tmp_path), options.get(name))
+        keys = record_source.checked_keys(dataset, "train")
+        return list(record_source.checked_examples(dataset, "train", keys))
 
     path.write_text(json.dumps(content))
     assert read()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines import checking, order, reading, records, schema
-from data_pipelines.builders import base
+from data_pipelines import checking, epoch_order, reading, records, schema
+from data_pipelines.builders import conversion
 from data_pipelines.clips import ClipOptions
 from data_pipelines.transforms import i2l, int_hmr, pose_hg
 from data_pipelines.transforms.ikol import IkolTransform, ikol_options
@@ -244,7 +244,7 @@ class Wide(People):
 
 
 def test_fields_and_facts_of_some_datasets(built, tmp_path):
-    wide = base.build(Wide, tmp_path, progress=False)
+    wide = conversion.build(Wide, tmp_path, progress=False)
     both = dataset([built, wide], transform=Further(), batch_size=21)
     (batch,) = take(both, 1)
     np.testing.assert_array_equal(batch["world_m"][:11], 0)
@@ -260,10 +260,10 @@ def test_pipeline_equals_the_transform_run_eagerly(built):
     transform = IkolTransform(options)
     iterator = dataset(built, batch_size=3, shuffle=True, transform=transform)
     batch = take(iterator, 4)[-1]
-    made_order = order.Order((11,), 7, True)
+    made_order = epoch_order.Order((11,), 7, True)
     place = np.arange(0, 3)
     record = made_order.epoch(1)[place]
-    uniforms = order.uniforms(made_order.keys(1, place), transform.num_uniforms)
+    uniforms = epoch_order.uniforms(made_order.keys(1, place), transform.num_uniforms)
     labels, plan = transform.labels(
         parsed([make_record(i) for i in record]), tf.constant(uniforms)
     )
@@ -359,7 +359,7 @@ def moved(share):
     ],
 )
 def test_check_warns_of_what_is_suspicious(tmp_path, caplog, change, warnings):
-    path = base.build(functools.partial(Wrong, change), tmp_path, progress=False)
+    path = conversion.build(functools.partial(Wrong, change), tmp_path, progress=False)
     (found,) = checking.check(path)
     assert len(found.warnings) == len(warnings) == len(caplog.messages)
     for line, logged, expected in zip(
@@ -369,7 +369,9 @@ def test_check_warns_of_what_is_suspicious(tmp_path, caplog, change, warnings):
 
 
 def test_check_refuses_joints_that_do_not_project(tmp_path):
-    path = base.build(functools.partial(Wrong, moved(0.3)), tmp_path, progress=False)
+    path = conversion.build(
+        functools.partial(Wrong, moved(0.3)), tmp_path, progress=False
+    )
     with pytest.raises(schema.RecordError, match=r"train: .*median distance of 30\.0%"):
         list(checking.check(path))
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines import indexing, records, schema
+from data_pipelines import record_index, records, schema
 from tests.data_pipelines.people import build_people, make_record
 
 
@@ -57,7 +57,7 @@ def test_truncated_shard_is_named_before_reading(copy):
         records.open_directory(copy).split("train")
     assert str(path) in str(caught.value)
     with pytest.raises(schema.RecordError, match="record 2 .*: expected it to end at"):
-        indexing.scan_shard(path)
+        record_index.scan_shard(path)
     path.unlink()
     with pytest.raises(schema.RecordError, match="expected a TFRecord file"):
         records.open_directory(copy).split("train")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import records
-from data_pipelines.builders import base, source
+from data_pipelines.builders import conversion, record_source
 
 
 def picture(seed: int, size=(64, 48), kind: str = "JPEG") -> bytes:
@@ -58,14 +58,14 @@ def pixels(points, focal, centre) -> np.ndarray:
 def read(dataset, split: str) -> dict:
     """Every validated record of a split by its name, in order."""
     keys = dataset.keys(split)
-    found = list(source.checked_examples(dataset, split, keys))
+    found = list(record_source.checked_examples(dataset, split, keys))
     assert [r["sample_id"] for r in found] == list(keys)
     return {record["sample_id"]: record for record in found}
 
 
 def build(factory, data_dir) -> records.RecordDirectory:
     """The dataset converted through TFDS, without a progress bar."""
-    return records.open_directory(base.build(factory, data_dir, progress=False))
+    return records.open_directory(conversion.build(factory, data_dir, progress=False))
 
 
 def close(found, expected, atol: float = 1e-5) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.builders.freihand import FreiHand
-from data_pipelines.builders.source import examples_or_errors
+from data_pipelines.builders.record_source import examples_or_errors
 from data_pipelines.schema import RecordError
 from tests.data_pipelines.builders.published import (
     build,

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data_pipelines.builders import catalog, source
+from data_pipelines.builders import catalog, record_source
 from hmr_jax.body.joint_sets import map_joints
 
 BUILDS = {
@@ -50,7 +50,7 @@ def opened(folder, name, split, **options):
     split = TEST_SPLIT.get(name, "test") if split == "test" else split
     dataset = catalog.load(builder)(str(folder / sub), **{**published, **options})
     keys = dataset.keys(split)
-    return dataset, list(source.checked_examples(dataset, split, keys))
+    return dataset, list(record_source.checked_examples(dataset, split, keys))
 
 
 def published_box(box, width, height):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from data_pipelines import reading
-from data_pipelines.builders import base
+from data_pipelines.builders import conversion
 from data_pipelines.builders.coco import Coco
 from data_pipelines.builders.h36m_hybrik import H36mHybrik
 from data_pipelines.builders.mpi_inf_3dhp_hybrik import MpiInf3dhpHybrik
@@ -30,7 +30,9 @@ def test_each_dataset_supervises_its_own_joints(h36m, mpi, pw3d, tmp_path):  # n
         "mpi": functools.partial(MpiInf3dhpHybrik, str(mpi[0])),
         "pw3d": functools.partial(Pw3dHybrik, str(pw3d[0])),
     }
-    paths = [base.build(f, tmp_path / "out", progress=False) for f in opened.values()]
+    paths = [
+        conversion.build(f, tmp_path / "out", progress=False) for f in opened.values()
+    ]
     sizes = [len(f().keys("train")) for f in opened.values()]
     assert sizes == [1, 2, 1, 2]
     options = {"train": False, "image_size_px": 32, "keep_outside_2d": True}

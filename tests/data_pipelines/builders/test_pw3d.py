@@ -6,7 +6,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from data_pipelines.builders import mpii_joints, smooth_boxes
+from data_pipelines.builders import mpii_joints
+from data_pipelines.builders.boxes import MIN_CONFIDENCE, smooth_boxes
 from data_pipelines.builders.pw3d import Pw3d
 from data_pipelines.schema import RecordError
 from tests.data_pipelines.builders.published import (
@@ -137,7 +138,7 @@ def test_smoothed_boxes(dataset):
         x, y, s = rows
         side = 1.1 * 150 / s
         expected = np.stack([x - side / 2, y - side / 2, side, side], 1)
-        boxes = smooth_boxes.smooth_boxes(points, zero_ends)
+        boxes = smooth_boxes(points, zero_ends)
         np.testing.assert_allclose(boxes, expected, rtol=1e-9)
         record = read(Pw3d(str(folder), boxes=option), "test")
         close(record["downtown_walk_00_0_00006"]["bbox_xywh_px"], expected[6], 1e-3)
@@ -158,14 +159,14 @@ def test_detections_as_the_published_script_reads_them(published):
     track, stored = published
     found = mpii_joints.detections_in_mpii_order(track)
     np.testing.assert_allclose(found, stored["mpii2d_raw"], rtol=1e-6, atol=1e-4)
-    seen = found[..., 2] > smooth_boxes.MIN_CONFIDENCE
+    seen = found[..., 2] > MIN_CONFIDENCE
     np.testing.assert_array_equal(seen, stored["mpii2d"][..., 2])
     np.testing.assert_array_equal(seen.sum(1) > 6, stored["keep"])
 
 
 def test_the_published_filter(published):
     track, stored = published
-    boxes = smooth_boxes.smooth_boxes(track, zero_ends=True)
+    boxes = smooth_boxes(track, zero_ends=True)
     x, y, scale = stored["bbox_params"].T
     side = 1.1 * 150 / scale
     expected = np.stack([x - side / 2, y - side / 2, side, side], 1)
@@ -197,10 +198,10 @@ def test_boxes_of_people_not_seen_at_first(rng):
     points[:3, :, 2] = 0
     points[9, :, 2] = 0
     points[18:, :, 2] = 0
-    boxes = smooth_boxes.smooth_boxes(points)
+    boxes = smooth_boxes(points)
     missing = np.isnan(boxes).all(1)
     np.testing.assert_array_equal(np.flatnonzero(missing), [0, 1, 2, 18, 19])
-    assert np.isnan(smooth_boxes.smooth_boxes(0 * points)).all()
+    assert np.isnan(smooth_boxes(0 * points)).all()
 
 
 def test_the_records_on_disk(dataset, tmp_path):

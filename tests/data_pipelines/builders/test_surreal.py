@@ -8,7 +8,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from data_pipelines.builders import rest_root, video_frames
+from data_pipelines.builders import video_frames
+from data_pipelines.builders.numpy_body import NumpyBody
 from data_pipelines.builders.surreal import Surreal
 from data_pipelines.schema import RecordError
 from hmr_jax.body.joint_sets import JOINT_SETS, SMPL_PARENTS
@@ -209,6 +210,6 @@ def test_frames_of_a_video(dataset):
 
 
 def test_posed_joints_agree_with_the_plain_tree(dataset, body_arrays, rng):
-    body = rest_root.RestRoot(Surreal(str(dataset[0])), str(dataset[0] / "male.npz"))
+    body = NumpyBody(Surreal(str(dataset[0])), str(dataset[0] / "male.npz"))
     pose, betas = rng.standard_normal((24, 3)), rng.standard_normal(10)
     close(body.posed(pose, betas), posed(body_arrays, pose, betas)[0], 1e-9)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import schema
-from data_pipelines.builders import base, source
+from data_pipelines.builders import conversion, record_source
 
 
 def write_image(path, size=(48, 36), seed=0):
@@ -25,7 +25,7 @@ def write_image(path, size=(48, 36), seed=0):
 
 def read_all(dataset, split):
     """Every validated record of a split by its sample_id."""
-    found = source.checked_examples(dataset, split, dataset.keys(split))
+    found = record_source.checked_examples(dataset, split, dataset.keys(split))
     return {record["sample_id"]: record for record in found}
 
 
@@ -33,7 +33,7 @@ def built(make, folder, split):
     """The records of a split that a whole conversion wrote, by sample_id."""
     import tensorflow as tf
 
-    path = pathlib.Path(base.build(make, folder, progress=False))
+    path = pathlib.Path(conversion.build(make, folder, progress=False))
     found = {}
     for shard in sorted(path.glob(f"*-{split}.tfrecord*")):
         for serialized in tf.data.TFRecordDataset(str(shard)):

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines import lookup, schema
-from data_pipelines.transforms.draws import Slots
+from data_pipelines import batch_plan, schema
+from data_pipelines.transforms.random_slots import Slots
 from hmr_jax.body.joint_sets import map_joints
 
 
@@ -29,7 +29,9 @@ def batch_of(
             batch[name] = tf.constant(values)
         else:
             batch[name] = tf.constant(np.stack(values))
-    traits = lookup.DEFAULT_TRAITS | getattr(transform, "traits", {}) | chosen_traits
+    traits = (
+        batch_plan.DEFAULT_TRAITS | getattr(transform, "traits", {}) | chosen_traits
+    )
     for name, value in traits.items():
         batch[name] = tf.fill([len(records)], float(value))
     return batch

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines.builders import catalog, source
-from data_pipelines.transforms import geometry, i2l, image, moving, window
+from data_pipelines.builders import catalog, record_source
+from data_pipelines.transforms import crop_labels, geometry, i2l, image, window
 from hmr_jax.body.model import BodyModel
 from hmr_jax.training.i2l_targets import i2l_targets
 from tests.data_pipelines.transforms.batches import (
@@ -87,7 +87,9 @@ def opened(folder, name, split):
     builder, sub, options = BUILDS[name]
     dataset = catalog.load(builder)(str(folder / sub), **options)
     split = "eval" if (name, split) == ("FreiHAND", "test") else split
-    return dataset, list(source.checked_examples(dataset, split, dataset.keys(split)))
+    return dataset, list(
+        record_source.checked_examples(dataset, split, dataset.keys(split))
+    )
 
 
 def chosen(numbers, hand):
@@ -208,7 +210,7 @@ def test_crops(preproc):
     count = len(boxes)
     widths = tf.fill([count], float(width))
     scale = tf.constant(preproc["crop_scale"], tf.float32)
-    placement = moving.place(
+    placement = crop_labels.place(
         tf.constant(boxes[:, :2] + boxes[:, 2:] / 2),
         boxes[:, 2:] * scale[:, None],
         rotation_rad=tf.constant(np.deg2rad(preproc["crop_rot"]), tf.float32),

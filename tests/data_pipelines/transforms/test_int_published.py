@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance
 
 from data_pipelines import schema
-from data_pipelines.transforms import colour, int_hmr, moving
+from data_pipelines.transforms import colour, crop_labels, int_hmr
 from data_pipelines.transforms.image import NORMALIZATIONS
 from tests.data_pipelines.people import encode_image
 from tests.data_pipelines.transforms.batches import (
@@ -107,7 +107,7 @@ def test_crops(stored):
 def flipped_placement(count, size=224):
     width = tf.fill([count], float(size))
     centre = tf.fill([count, 2], size / 2)
-    return moving.place_then_flip(
+    return crop_labels.place_then_flip(
         centre,
         width,
         rotation_rad=tf.zeros([count]),
@@ -119,7 +119,7 @@ def flipped_placement(count, size=224):
 
 def test_flips(stored):
     placement = flipped_placement(3)
-    found = moving.points_px(stored["in_kp2d"], placement, int_hmr.SPIN_FLIP)
+    found = crop_labels.points_px(stored["in_kp2d"], placement, int_hmr.SPIN_FLIP)
     np.testing.assert_allclose(found, stored["kp2d_hflip_224"], atol=POINTS_PX)
     joints = tf.constant(stored["in_kp3d"])
     found = int_hmr.mirrored_about_hips(joints, placement)

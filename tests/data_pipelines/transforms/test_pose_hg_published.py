@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines import schema
-from data_pipelines.builders import video_fields
-from data_pipelines.transforms import geometry, image, moving, pose_hg, window
+from data_pipelines import record_fields, schema
+from data_pipelines.transforms import crop_labels, geometry, image, pose_hg, window
 from hmr_jax.body.joint_sets import map_joints
 from tests.data_pipelines.people import encode_image
 from tests.data_pipelines.transforms.batches import (
@@ -26,7 +25,7 @@ SETS_2D = ("mpii", "lsp", "flic")
 SETS_3D = ("h36m", "mpii3d", "3dpw", "occlusion")
 # README_public.txt of the vectors: one grey level of 0.0175 and rounding ties.
 INPUT, RELATIVE, AFFINE = 0.03, 1e-4, 1e-4
-SPEC = schema.RecordSpec("mpii_16", 16, extras=(video_fields.DEPTH_PX,))
+SPEC = schema.RecordSpec("mpii_16", 16, extras=(record_fields.DEPTH_PX,))
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +178,7 @@ def test_crops(functions, inputs):
     for i, (picture, centre, side, size, turn) in enumerate(inputs.crop_cases(SEED)):
         height, width = picture.shape[:2]
         widths = tf.constant([float(width)])
-        placement = moving.place(
+        placement = crop_labels.place(
             tf.constant(centre[None]),
             tf.constant([side]),
             rotation_rad=tf.constant([np.deg2rad(turn)], tf.float32),

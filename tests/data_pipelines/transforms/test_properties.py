@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines.transforms import geometry, i2l, ikol, int_hmr, moving, pose_hg
+from data_pipelines.transforms import crop_labels, geometry, i2l, ikol, int_hmr, pose_hg
 from data_pipelines.transforms import ikol_crop as ikol_crop
 from hmr_jax.body.joint_sets import JOINT_SETS
 from tests.data_pipelines.transforms.batches import batch_of, numpy, rendered
@@ -186,7 +186,7 @@ def test_the_mirrored_crop_of_int_mirrored_again_is_the_crop():
 
 
 @pytest.mark.parametrize("turn", [False, True])
-@pytest.mark.parametrize("place", [moving.place, moving.place_then_flip])
+@pytest.mark.parametrize("place", [crop_labels.place, crop_labels.place_then_flip])
 def test_moved_3d_points_project_onto_moved_2d_points(place, turn, rng):
     count, width = 32, tf.fill([32], tf.constant(640.0, tf.float64))
     placement = place(
@@ -204,10 +204,10 @@ def test_moved_3d_points_project_onto_moved_2d_points(place, turn, rng):
     camera = tf.tile(camera[None], [count, 1, 1])
     flip = JOINT_SETS["smpl_24"].flip_permutation
     pixels = geometry.project(points, camera)
-    expected = moving.points_px(pixels, placement, flip)
-    moved = moving.points_cam(points, placement, flip, turn=turn)
+    expected = crop_labels.points_px(pixels, placement, flip)
+    moved = crop_labels.points_cam(points, placement, flip, turn=turn)
     seen = np.einsum(
-        "bij,bnj->bni", moving.crop_camera(camera, placement, turn=turn), moved
+        "bij,bnj->bni", crop_labels.crop_camera(camera, placement, turn=turn), moved
     )
     np.testing.assert_allclose(seen[..., :2] / seen[..., 2:], expected, atol=1e-9)
 

@@ -17,24 +17,21 @@ from typing import Any
 import tqdm
 from absl import logging
 
-from data_pipelines import indexing, records, schema, storage
-from data_pipelines.builders import (
-    beam,
-    inputs,
-    report,
-    resuming,
-    shards,
-    tfds_metadata,
-    workers,
+from data_pipelines import record_index, records, schema, storage
+from data_pipelines.builders import inputs, report, runners, shards, tfds_metadata
+from data_pipelines.builders.record_source import (
+    Factory,
+    RecordSource,
+    checked_keys,
 )
 from data_pipelines.builders.shards import Part, Shard
-from data_pipelines.builders.source import Factory, RecordSource
 from hmr_jax.errors import MissingPackageError
 from hmr_jax.files import locked
 from hmr_jax.outside import reading
 from hmr_jax.progress import bar as progress_bar
 
 _MOST_LINES = 8
+_PLAN = "plan.json"
 
 
 def describe(source: RecordSource) -> dict[str, Any]:
@@ -60,7 +57,9 @@ def _differences(expected: dict, found: dict, prefix: str = "") -> list[str]:
 
 
 def _is_there(path: str) -> bool:
-    marker = path if storage.is_local(path) else storage.join(path, indexing.MANIFEST)
+    marker = (
+        path if storage.is_local(path) else storage.join(path, record_index.MANIFEST)
+    )
     return storage.exists(marker)
 
 
@@ -111,6 +110,77 @@ def _put_into_place(working: str, path: str) -> None:
     storage.remove_tree(old)
 
 
+def _make_plan(
+    source: RecordSource, source_facts: dict[str, Any], num_shards: int | None
+) -> tuple[list[Shard], dict[str, Any]]:
+    """Shards of every split that has records, and what they depend on.
+
+    Args:
+        source: the dataset.
+        source_facts: what of it the records depend on, JSON.
+        num_shards: per split; as in ``shards.plan``.
+
+    Returns:
+        The shards, and JSON that differs where their content would.
+
+    Raises:
+        RecordError: no records at all, or a key that comes twice.
+    """
+    planned: list[Shard] = []
+    for split in source.splits():
+        keys = checked_keys(source, split)
+        if len(keys):
+            planned += shards.plan(source.name, split, keys, num_shards)
+        else:
+            logging.warning("%s: split %s has no records", source.name, split)
+    if not planned:
+        raise schema.RecordError(
+            f"{source.name}: expected at least one record in the splits "
+            f"{', '.join(source.splits()) or '(there is none)'}, found none"
+        )
+    notes = source.inputs.notes()
+    content = {
+        "schema_version": schema.SCHEMA_VERSION,
+        "spec": dataclasses.asdict(source.spec),
+        "source": source_facts,
+        "shards": shards.identity(planned),
+        # Pictures are compared shard by shard.
+        "labels": {name: noted[-1] for name, noted in notes["labels"].items()},
+        "others": [notes[kind] for kind in ("listings", "trees", "presence")],
+    }
+    return planned, json.loads(json.dumps(content))
+
+
+def _prepare(working: str, content: dict[str, Any]) -> None:
+    """Keep the remains of the same conversion; clear away all others.
+
+    Args:
+        working: folder in which the conversion goes on; made where it is missing.
+        content: JSON from ``_make_plan``.
+    """
+    path = storage.join(working, shards.PARTS, _PLAN)
+    known = None
+    if storage.exists(path):
+        with contextlib.suppress(ValueError, RecursionError):
+            known = json.loads(storage.read_bytes(path))
+    if storage.is_local(working):
+        parent = storage.parent(working)
+        for name in storage.names(parent):
+            other = storage.join(parent, name)
+            if name.startswith(records.INCOMPLETE) and other != working:
+                logging.warning("removing the remains of another run: %s", other)
+                storage.remove_tree(other)
+    if known != content:
+        if storage.is_dir(working):
+            logging.warning("removing the remains of another conversion: %s", working)
+            storage.remove_tree(working)
+        storage.make_dir(storage.join(working, shards.PARTS))
+        storage.write_bytes(path, json.dumps(content).encode())
+    for name in storage.names(storage.join(working, shards.PARTS)):
+        if storage.is_temporary(name):
+            storage.remove(storage.join(working, shards.PARTS, name))
+
+
 def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Shard]:
     """Write shards in the way asked for; yields each when it is finished."""
 
@@ -118,7 +188,7 @@ def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Sh
         bar.update(records)
 
     if run.on_beam and todo:
-        beam.write_all(
+        runners.write_on_beam(
             run.factory,
             todo,
             run.working,
@@ -128,8 +198,9 @@ def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Sh
         )
         yield from todo
     elif run.num_workers and todo:
-        yield from workers.write_all(
+        yield from runners.write_in_processes(
             run.factory,
+            run.source,
             todo,
             run.working,
             num_workers=run.num_workers,
@@ -167,9 +238,9 @@ class _Run:
     def convert(self, num_shards: int | None, progress: bool) -> None:
         """Write what is missing, then index, metadata, report and manifest."""
         source, facts = self.source, describe(self.source)
-        planned, content = resuming.make_plan(source, facts, num_shards)
-        resuming.prepare(self.working, content)
-        ledger = resuming.Ledger(
+        planned, content = _make_plan(source, facts, num_shards)
+        _prepare(self.working, content)
+        ledger = shards.Ledger(
             source.name, self.working, planned, self.skip_bad, source.inputs
         )
         todo = [shard for shard in planned if shard.file not in ledger.parts]
@@ -208,7 +279,7 @@ class _Run:
         of_parts = [part.inputs for found in parts.values() for part in found]
         notes = inputs.merged([self.source.inputs.notes(), *of_parts])
         inputs.write(self.working, notes)
-        indexing.write_index(self.working, index, self.source.spec, facts)
+        record_index.write_index(self.working, index, self.source.spec, facts)
 
 
 def build(
@@ -251,7 +322,7 @@ def build(
             other options or of other files; naming them.
     """
     run_on_beam = beam_runner is not None or beam_options is not None
-    if run_on_beam and not beam.is_installed():
+    if run_on_beam and not runners.has_beam():
         raise MissingPackageError(
             "conversion on Beam needs apache-beam: pip install 'hmr_jax[beam]'"
         )

@@ -1,22 +1,22 @@
 import numpy as np
 import pytest
 
-from data_pipelines import order
+from data_pipelines import epoch_order
 
 
 def test_an_epoch_is_every_record_once_and_epochs_differ():
-    made = order.Order((50, 7), seed=1, shuffle=True)
+    made = epoch_order.Order((50, 7), seed=1, shuffle=True)
     epochs = [made.epoch(e) for e in range(3)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(57))
     assert not np.array_equal(epochs[0], epochs[1])
     np.testing.assert_array_equal(made.epoch(0), epochs[0])
-    other = order.Order((50, 7), seed=2, shuffle=True)
+    other = epoch_order.Order((50, 7), seed=2, shuffle=True)
     assert not np.array_equal(other.epoch(0), epochs[0])
 
 
 def test_unshuffled_epochs_follow_the_disk():
-    made = order.Order((3, 2), seed=1, shuffle=False)
+    made = epoch_order.Order((3, 2), seed=1, shuffle=False)
     np.testing.assert_array_equal(made.epoch(4), np.arange(5))
 
 
@@ -26,15 +26,17 @@ STORED_UNIFORMS = [0.09568864107131958, 0.4576687216758728, 0.4136560559272766]
 
 def test_the_stream_never_changes():
     # A change here makes every interrupted run continue with other batches.
-    made = order.Order((8,), seed=5, shuffle=True)
+    made = epoch_order.Order((8,), seed=5, shuffle=True)
     assert made.epoch(3).tolist() == STORED_EPOCH
     np.testing.assert_allclose(
-        order.uniforms(made.keys(3, np.array([2])), 3)[0], STORED_UNIFORMS, rtol=1e-7
+        epoch_order.uniforms(made.keys(3, np.array([2])), 3)[0],
+        STORED_UNIFORMS,
+        rtol=1e-7,
     )
 
 
 def test_mixture_draws_sources_by_weight_and_records_evenly():
-    made = order.Order((10, 4000), seed=0, shuffle=True, weights=(3, 1))
+    made = epoch_order.Order((10, 4000), seed=0, shuffle=True, weights=(3, 1))
     assert made.epoch_length == 4000
     drawn = np.concatenate([made.epoch(e) for e in range(5)])
     first = drawn < 10
@@ -47,7 +49,7 @@ def test_mixture_draws_sources_by_weight_and_records_evenly():
 
 def test_groups_share_an_epoch_evenly():
     # specs/i2l_meshnet.md, section 8.1: 3D sets of 4 and 3 records, a 2D set of 17.
-    made = order.Order((4, 17, 3), seed=4, shuffle=True, groups=(0, 1, 0))
+    made = epoch_order.Order((4, 17, 3), seed=4, shuffle=True, groups=(0, 1, 0))
     assert made.epoch_length == 34
     epochs = [made.epoch(e) for e in range(40)]
     for epoch in epochs:
@@ -60,13 +62,13 @@ def test_groups_share_an_epoch_evenly():
     extra = np.concatenate([drawn[:4], drawn[21:]]) - 80
     assert extra.sum() == 120 and extra.min() > 5
     assert not np.array_equal(epochs[0], epochs[1])
-    alone = order.Order((5, 6), seed=4, shuffle=True, groups=(0, 0))
+    alone = epoch_order.Order((5, 6), seed=4, shuffle=True, groups=(0, 0))
     np.testing.assert_array_equal(np.sort(alone.epoch(2)), np.arange(11))
 
 
 def test_capped_sources_give_a_fresh_choice_each_epoch():
     # specs/pose_hg.md, section 8.5: as many 3D as 2D records at most.
-    made = order.Order((20, 500), seed=4, shuffle=True, caps=(None, 20))
+    made = epoch_order.Order((20, 500), seed=4, shuffle=True, caps=(None, 20))
     assert made.epoch_length == 40
     epochs = [made.epoch(e) for e in range(100)]
     for epoch in epochs:
@@ -74,12 +76,12 @@ def test_capped_sources_give_a_fresh_choice_each_epoch():
         np.testing.assert_array_equal(np.sort(epoch[epoch < 20]), np.arange(20))
     chosen = np.concatenate([e[e >= 20] for e in epochs])
     assert len(np.unique(chosen)) > 480
-    every = order.Order((20, 500), seed=4, shuffle=True, caps=(None, 900))
+    every = epoch_order.Order((20, 500), seed=4, shuffle=True, caps=(None, 900))
     np.testing.assert_array_equal(np.sort(every.epoch(0)), np.arange(520))
 
 
 def test_uniforms_are_open_and_even():
-    numbers = order.uniforms(order.stream(np.uint64(3), 2000), 50)
+    numbers = epoch_order.uniforms(epoch_order.stream(np.uint64(3), 2000), 50)
     assert numbers.dtype == np.float32
     assert 0 < numbers.min() and numbers.max() < 1
     # 100,000 numbers: three standard deviations of the mean are 0.003.
@@ -102,4 +104,4 @@ def test_uniforms_are_open_and_even():
 )
 def test_bad_orders_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        order.Order(**({"sizes": (3, 2), "seed": 0, "shuffle": True} | arguments))
+        epoch_order.Order(**({"sizes": (3, 2), "seed": 0, "shuffle": True} | arguments))

@@ -1,4 +1,8 @@
-"""The fields that every record has: names, types, shapes, units and frames."""
+"""Fields of records: names, types, shapes, units and frames.
+
+``FIELDS`` every record has; the others are extras (``RecordSpec.extras``) that several
+datasets share.
+"""
 
 import dataclasses
 
@@ -141,4 +145,55 @@ FIELDS = (
     _flag("has_twist", "twist labels"),
     _flag("has_mask", "a mask"),
     _flag("has_root", "3D joints and translation in absolute camera coordinates"),
+)
+
+ROOT_DEPTH = FieldSpec(
+    "root_depth_m",
+    "float32",
+    (),
+    "m",
+    "camera",
+    "depth of the root joint where a detector gives it for testing, else 0",
+)
+BOX_IS_CROP = FieldSpec(
+    "box_is_crop",
+    "int64",
+    (),
+    doc="1 where the box is the square crop itself (a detector's), 0 where it is tight",
+)
+WORLD_TRANSLATION = FieldSpec(
+    "translation_world_m",
+    "float32",
+    (3,),
+    "m",
+    "world",
+    "the body model's translation as published, before the camera's extrinsics",
+)
+TRANSLATION_KNOWN = FieldSpec(
+    "translation_known",
+    "int64",
+    (),
+    doc="1 where translation_m is exact; 0 where it is zero because it follows only "
+    "with the body model: R (J0 + translation_world_m) + T - J0 with the extrinsics "
+    "R, T and the shaped rest root J0",
+)
+ROOT_CAM = FieldSpec(
+    "root_cam_m", "float32", (3,), "m", "camera", "root joint as published"
+)
+DEPTH_PX = FieldSpec(
+    "depth_px",
+    "float32",
+    (16,),
+    "px",
+    "camera",
+    "depth below the pelvis in the image's pixels, of the joints of mpii_16",
+)
+WEAK_CAMERA = FieldSpec(
+    "weak_camera",
+    "float32",
+    (3,),
+    doc="scale and shift of a weak perspective camera over the crop, as published",
+)
+VALID_FRAME = FieldSpec(
+    "valid_frame", "int64", (), doc="the dataset's own mark of frames to evaluate"
 )

@@ -8,14 +8,16 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from data_pipelines.builders import indexed
-from data_pipelines.builders.raw import RawSource, UnreadableImageError, gender_of
-from data_pipelines.builders.source import checked_keys
+from data_pipelines.builders import annotation_lists
+from data_pipelines.builders.label_values import gender_of
+from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_files import UnreadableImageError
+from data_pipelines.builders.record_source import checked_keys
 from data_pipelines.schema import RecordError
 from hmr_jax import pictures
 
 
-class Nothing(RawSource):
+class Nothing(PublishedDataset):
     name = "nothing"
 
     def splits(self):
@@ -228,7 +230,7 @@ def test_annotations_without_labels_are_left_out_and_counted(tmp_path):
     path.write_text(json.dumps(COCO_LIKE), encoding="utf-8-sig")
     source = Nothing(str(tmp_path))
     names = (("file_name",), (), ("bbox", "keypoints"))
-    images, found = indexed.coco_lists(source, "train", str(path), *names)
+    images, found = annotation_lists.coco_lists(source, "train", str(path), *names)
     assert images[5]["file_name"] == "a/b.jpg"
     assert [(a["position"], a["keypoints"]) for a in found] == [(4, [1, 2, 3])]
     assert source.dropped == {
@@ -238,7 +240,7 @@ def test_annotations_without_labels_are_left_out_and_counted(tmp_path):
     path.write_text(json.dumps(COCO_LIKE | {"annotations": [{"image_id": 5}] * 2}))
     message = r"a.json: expected annotations with 'bbox', 'keypoints', found 2 without"
     with pytest.raises(RecordError, match=message):
-        indexed.coco_lists(source, "train", str(path), *names)
+        annotation_lists.coco_lists(source, "train", str(path), *names)
 
 
 def test_records_without_labels_in_lists_side_by_side(tmp_path):
@@ -247,7 +249,7 @@ def test_records_without_labels_in_lists_side_by_side(tmp_path):
     pairs = {"images": COCO_LIKE["images"] * 5, "annotations": annotations}
     path.write_text(json.dumps(pairs))
     source = Nothing(str(tmp_path))
-    found = indexed.paired_lists(
+    found = annotation_lists.paired_lists(
         source, "train", str(path), ("file_name",), ("bbox", "keypoints")
     )
     assert [annotation["keypoints"] for _, annotation in found] == [[1, 2, 3]]
@@ -257,8 +259,8 @@ def test_records_without_labels_in_lists_side_by_side(tmp_path):
 def test_a_picture_of_another_size():
     record = {"image_width": 64, "image_height": 48}
     size = {"width": 64, "height": 48}
-    assert indexed.same_size(Nothing("x"), record, size, "a.jpg") is record
+    assert Nothing("x").same_size(record, size, "a.jpg") is record
     message = "nothing: a.jpg: expected 48 x 64 pixels as annotated, found 64 x 48"
     with pytest.raises(RecordError, match=message):
         turned = {"width": 48, "height": 64}
-        indexed.same_size(Nothing("x"), record, turned, "a.jpg")
+        Nothing("x").same_size(record, turned, "a.jpg")

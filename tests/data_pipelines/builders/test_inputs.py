@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from data_pipelines import records, schema
-from data_pipelines.builders import base, catalog, selecting, source, synthetic
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders import catalog, conversion, record_source, synthetic
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.errors import UserError
+from tests.data_pipelines.builders.test_conversion import Samples
 from tests.data_pipelines.people import People, encode_image, make_record
-from tests.data_pipelines.test_builders import Samples
 
 
-class Asking(RawSource):
+class Asking(PublishedDataset):
     """Asks its files everything that a source can ask."""
 
     name = "asking"
@@ -65,7 +65,7 @@ def raw(tmp_path):
 def build(tmp_path, raw="raw", **arguments):
     keywords = {k: arguments.pop(k) for k in ("body", "shift") if k in arguments}
     factory = functools.partial(Asking, str(tmp_path / raw), **keywords)
-    return base.build(factory, tmp_path / "out", progress=False, **arguments)
+    return conversion.build(factory, tmp_path / "out", progress=False, **arguments)
 
 
 def samples(path):
@@ -201,12 +201,12 @@ def test_records_of_an_earlier_version_are_kept(tmp_path, raw, monkeypatch):
 
 def test_a_part_of_a_dataset_notes_its_files_too(tmp_path, raw):
     def make():
-        return selecting.Selected(Asking(str(raw)), limit=1)
+        return catalog.Selected(Asking(str(raw)), limit=1)
 
-    base.build(make, tmp_path / "out", progress=False)
+    conversion.build(make, tmp_path / "out", progress=False)
     (raw / "shift.json").write_text("1")
     with pytest.raises(schema.RecordError, match="shift.json: is new"):
-        base.build(make, tmp_path / "out", progress=False)
+        conversion.build(make, tmp_path / "out", progress=False)
 
 
 def test_bodies_and_backgrounds_of_rendered_people(tmp_path, raw):
@@ -222,20 +222,20 @@ def test_bodies_and_backgrounds_of_rendered_people(tmp_path, raw):
             picture_folders={"backgrounds": str(raw / "images")},
         )
 
-    base.build(make, tmp_path / "out", progress=False)
-    base.build(make, tmp_path / "out", progress=False)
+    conversion.build(make, tmp_path / "out", progress=False)
+    conversion.build(make, tmp_path / "out", progress=False)
     (raw / "images" / "._1.png").write_text("no picture")
-    base.build(make, tmp_path / "out", progress=False)
+    conversion.build(make, tmp_path / "out", progress=False)
     shutil.copy(raw / "images" / "0.png", raw / "images" / "4.png")
     with pytest.raises(schema.RecordError, match="<backgrounds>: 4 files before, 5"):
-        base.build(make, tmp_path / "out", progress=False)
+        conversion.build(make, tmp_path / "out", progress=False)
     (raw / "images" / "4.png").unlink()
     write_unnoticed(tmp_path / "body.json", "11")
     with pytest.raises(schema.RecordError, match="<body>: 1 files before, others"):
-        base.build(make, tmp_path / "out", progress=False)
+        conversion.build(make, tmp_path / "out", progress=False)
 
 
-class Plain(source.RecordSource):
+class Plain(record_source.RecordSource):
     """Has no arguments."""
 
     name = "plain"
@@ -286,14 +286,14 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_options_are_the_users_errors(name, tmp_path):
     with pytest.raises(UserError, match="expected"):
-        selecting.open_named(name, str(tmp_path), WRONG[name])
+        catalog.open_named(name, str(tmp_path), WRONG[name])
 
 
 @pytest.mark.parametrize("name", catalog.CATALOG)
 def test_every_option_of_every_dataset_is_captured(name, tmp_path):
-    options = selecting.options_of(name)
+    options = catalog.options_of(name)
     needed = {"human_data": {"train": "a.npz"}}.get(name, {})
-    config = selecting.open_named(name, str(tmp_path), needed).config()
+    config = catalog.open_named(name, str(tmp_path), needed).config()
     assert set(config) == set(options)
     files = set(catalog.load(name).file_options)
     assert files <= set(options)

@@ -1,4 +1,4 @@
-"""Databases of video labels: one joblib file a split, arrays of one row a frame."""
+"""Tables of video labels: one joblib file a split, arrays of one row a frame."""
 
 import re
 from collections.abc import Sequence
@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.builders.joblib_files import read_joblib
-from data_pipelines.builders.raw import RawSource, join
+from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_files import join
 from hmr_jax.pictures.names import canonical
 
 _DATA_FOLDER = re.compile(r"^(?:.*?/)?data/")
 
 
-class Database(RawSource):
+class FrameTables(PublishedDataset):
     """A dataset whose labels are arrays over frames, with the images beside them.
 
     Args:
@@ -130,7 +131,7 @@ class Database(RawSource):
         return join(self.images, _DATA_FOLDER.sub("", canonical(name)))
 
     def read_row_image(self, name: str) -> dict[str, Any]:
-        """The image that the database names; see ``RawSource.read_named``."""
+        """The image that the database names; see ``PublishedFiles.read_named``."""
         path = self.image_path(name)
         return self.read_named(
             self.images, path[len(self.images.rstrip("/")) :].lstrip("/")

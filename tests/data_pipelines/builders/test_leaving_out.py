@@ -8,8 +8,8 @@ import os
 import pytest
 
 from data_pipelines import records, schema
-from data_pipelines.builders import base, report
-from data_pipelines.builders.source import checked_examples, examples_or_errors
+from data_pipelines.builders import conversion, report
+from data_pipelines.builders.record_source import checked_examples, examples_or_errors
 from tests.data_pipelines.people import People, build_people
 
 
@@ -107,7 +107,7 @@ def test_malformed_entries_are_named_like_bad_records(tmp_path):
     with pytest.raises(schema.RecordError, match="key 'train_1': KeyError: 'focal'"):
         list(checked_examples(source, "train", keys))
     factory = functools.partial(Malformed, (("train", 6),))
-    path = base.build(factory, tmp_path, skip_bad=3, progress=False)
+    path = conversion.build(factory, tmp_path, skip_bad=3, progress=False)
     assert records.verify(path) == {"train": 3}
 
 
@@ -128,7 +128,7 @@ class Published(People):
 def test_dropped_persons_and_expected_counts_are_reported(tmp_path, caplog):
     factory = functools.partial(Published, (("train", 8), ("test", 4)))
     with caplog.at_level("WARNING"):
-        path = base.build(factory, tmp_path, progress=False)
+        path = conversion.build(factory, tmp_path, progress=False)
     surprise = "split train: the public release gives 10 records, found 8"
     assert any(surprise in line for line in caplog.messages)
     found = json.loads((path / "report.json").read_text())
@@ -143,8 +143,8 @@ def test_dropped_persons_and_expected_counts_are_reported(tmp_path, caplog):
 
 def test_a_split_without_records_is_left_out(tmp_path):
     factory = functools.partial(People, (("train", 2), ("val", 0)))
-    path = base.build(factory, tmp_path, progress=False)
+    path = conversion.build(factory, tmp_path, progress=False)
     assert records.verify(path) == {"train": 2}
-    assert base.build(factory, tmp_path, progress=False) == path
+    assert conversion.build(factory, tmp_path, progress=False) == path
     with pytest.raises(schema.RecordError, match="at least one record in the splits"):
-        base.build(functools.partial(People, (("val", 0),)), tmp_path / "b")
+        conversion.build(functools.partial(People, (("val", 0),)), tmp_path / "b")

@@ -11,14 +11,14 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_pipelines import records, schema
-from data_pipelines.builders import base, beam, selecting, synthetic
-from data_pipelines.builders.raw import RawSource
+from data_pipelines.builders import catalog, conversion, runners, synthetic
+from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.errors import UserError
 from hmr_jax.files import locked
 from tests.data_pipelines import people
 from tests.data_pipelines.people import People, build_people, make_record
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def contents(path):
@@ -112,7 +112,7 @@ def test_a_killed_conversion_goes_on_at_the_shard_it_stood_at(tmp_path, monkeypa
     assert len(fingerprints) == 1
 
 
-class Labelled(RawSource):
+class Labelled(PublishedDataset):
     """Three records of labels in a file; one of them may be broken."""
 
     name = "labelled"
@@ -146,9 +146,9 @@ def test_labels_that_changed_since_the_last_start_begin_anew(tmp_path, monkeypat
         """The records that a conversion of these labels reads."""
         seen.clear()
         (raw / "labels.json").write_text(json.dumps(labels))
-        source = selecting.Selected(Labelled(str(raw)), limit=3)
+        source = catalog.Selected(Labelled(str(raw)), limit=3)
         with contextlib.suppress(schema.RecordError):
-            base.build(lambda: source, out, num_shards=3, progress=False)
+            conversion.build(lambda: source, out, num_shards=3, progress=False)
         return sorted(set(seen))
 
     assert asked("a", "b", "broken") == [0, 1, 2]
@@ -172,7 +172,7 @@ class EndsItsWorker(People):
 
 def test_a_lost_worker_is_reported_and_its_shard_done_again(tmp_path, monkeypatch):
     monkeypatch.setenv("HMR_JAX_TEST_MARK", str(tmp_path / "mark"))
-    build = functools.partial(base.build, EndsItsWorker, tmp_path / "out")
+    build = functools.partial(conversion.build, EndsItsWorker, tmp_path / "out")
     with pytest.raises(schema.RecordError, match="a worker process ended"):
         build(num_workers=1, num_shards=5, progress=False)
     unfinished = tmp_path / "out" / "people_smpl_24" / "incomplete.1.1.0"
@@ -217,7 +217,7 @@ class TooFew(People):
 )
 def test_wrong_sources_are_refused(tmp_path, source, message):
     with pytest.raises(schema.RecordError, match=message):
-        base.build(source, tmp_path, progress=False)
+        conversion.build(source, tmp_path, progress=False)
 
 
 class Samples:
@@ -245,7 +245,7 @@ def test_synthetic_records_come_from_the_injected_source(tmp_path):
         size_px=32,
         config={"body": "open"},
     )
-    path = base.build(factory, tmp_path, progress=False)
+    path = conversion.build(factory, tmp_path, progress=False)
     directory = records.open_directory(path)
     assert path.parent.name == "synthetic"
     assert directory.manifest["config"]["body"] == "open"
@@ -254,7 +254,7 @@ def test_synthetic_records_come_from_the_injected_source(tmp_path):
 
 
 def test_beam_is_optional_and_named(tmp_path):
-    if beam.is_installed():
+    if runners.has_beam():
         pytest.skip("apache-beam is installed")
     with pytest.raises(ImportError, match=r"hmr_jax\[beam\]"):
         build_people(tmp_path, count=3, beam_runner="DirectRunner")

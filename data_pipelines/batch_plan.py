@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import clips, order, records, schema
+from data_pipelines import clips, epoch_order, records, schema
 from data_pipelines.schema import RecordError
 from hmr_jax.body.joint_sets import map_joints
 
@@ -94,7 +94,7 @@ class RecordLookup:
     def __init__(
         self,
         sources: Sequence[Source],
-        record_order: order.Order,
+        record_order: epoch_order.Order,
         *,
         batch_size: int,
         process_index: int,
@@ -190,7 +190,7 @@ class RecordLookup:
         keys = self._order.keys(epoch, places)
         weight = np.repeat(there, length)
         uniforms = (
-            order.uniforms(keys, num_uniforms)
+            epoch_order.uniforms(keys, num_uniforms)
             if self._windows is None
             else clips.uniforms(keys, length, num_uniforms, num_clip_uniforms)
         )

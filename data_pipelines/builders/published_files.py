@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import schema, storage
+from data_pipelines import storage
 from data_pipelines.builders import picture_files
 from data_pipelines.builders.inputs import list_data
-from data_pipelines.builders.source import RecordSource
+from data_pipelines.builders.record_source import RecordSource
 from data_pipelines.schema import RecordError
 from hmr_jax import pictures
 from hmr_jax.body import npz
-from hmr_jax.body.genders import gender_of_code
 from hmr_jax.body.unpickle import load_pickle
 from hmr_jax.errors import UserError
 from hmr_jax.outside import reading
@@ -38,25 +37,15 @@ def join(*parts: str) -> str:
     return "/".join([first.rstrip("/") or "/", *(part.strip("/") for part in rest)])
 
 
-class RawSource(RecordSource):
-    """A dataset that its owners publish, read from the folder that holds it.
+class PublishedFiles(RecordSource):
+    """The files of a dataset, each read under one guard and noted in ``inputs``.
 
     Args:
-        raw: folder, local or remote, with the files of ``needs``.
+        raw: folder, local or remote, that holds them.
 
     Attributes:
-        needs: lines that say which files ``raw`` must hold.
-        origin: where the files come from.
-        licence: terms in a few words.
-        counts: number of records of each split of the public release.
-        dropped: (split, reason) -> number of persons or frames left out, filled by
-            ``keys``.
+        dropped: (split, reason) -> number of persons or frames left out.
     """
-
-    needs: Sequence[str] = ()
-    origin: str = ""
-    licence: str = ""
-    counts: dict[str, int] = {}
 
     def __init__(self, raw: str):
         self.raw = str(raw)
@@ -321,85 +310,3 @@ class RawSource(RecordSource):
                 raise self._no_image(path, error) from error
             self.inputs.note_picture(path, None)
         return self._sizes[path]
-
-
-def box_of_points(points_px: np.ndarray, growth: float = 1.0) -> np.ndarray:
-    """The tight box of points, grown about its centre.
-
-    Args:
-        points_px: [N, 2], at least one.
-        growth: factor of both sides.
-
-    Returns:
-        Left, top, width, height [4], pixels.
-    """
-    low, high = points_px.min(0), points_px.max(0)
-    middle, sides = (low + high) / 2, (high - low) * growth
-    return np.concatenate([middle - sides / 2, sides])
-
-
-def box_of_centre(centre_px: Any, side_px: Any) -> np.ndarray:
-    """The box of a centre and a side or a width and height, pixels."""
-    sides = np.broadcast_to(np.asarray(side_px, np.float64), (2,))
-    return np.concatenate([np.asarray(centre_px, np.float64) - sides / 2, sides])
-
-
-def pinhole(focal_px: Any, centre_px: Any) -> np.ndarray:
-    """The camera matrix [3, 3] of focal lengths [2] and principal point [2]."""
-    matrix = np.eye(3)
-    matrix[[0, 1], [0, 1]] = focal_px
-    matrix[:2, 2] = centre_px
-    return matrix
-
-
-def with_validity(points: np.ndarray, valid: Any = 1.0) -> np.ndarray:
-    """Points [..., J, C] with a last column of validity or visibility."""
-    valid = np.broadcast_to(np.asarray(valid, np.float64), points.shape[:-1])
-    return np.concatenate([points, valid[..., None]], axis=-1)
-
-
-def gender_of(source: RawSource, where: str, code: Any) -> str:
-    """A body's gender as records name it.
-
-    Args:
-        source: names the dataset in the error.
-        where: file and entry.
-        code: male, female or neutral, or its first letter, in any case; text, bytes or
-            an array of one.
-
-    Raises:
-        RecordError: another code.
-    """
-    gender = gender_of_code(code)
-    if gender is None:
-        raise source.wrong(where, "m, f, n, male, female or neutral", repr(code))
-    return gender
-
-
-def mask_png(pixels: np.ndarray) -> bytes:
-    """A mask [H, W] of truth values as the record's PNG of one channel."""
-    return picture_files.png(pixels.astype(np.uint8) * 255)
-
-
-def consecutive(names: Sequence[Any]) -> Iterator[tuple[Any, range]]:
-    """Runs of equal neighbours: their value and their range."""
-    start = 0
-    for end in range(1, len(names) + 1):
-        if end == len(names) or names[end] != names[start]:
-            yield names[start], range(start, end)
-            start = end
-
-
-__all__ = [
-    "RawSource",
-    "UnreadableImageError",
-    "box_of_centre",
-    "box_of_points",
-    "consecutive",
-    "gender_of",
-    "join",
-    "mask_png",
-    "pinhole",
-    "schema",
-    "with_validity",
-]

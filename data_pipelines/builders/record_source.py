@@ -97,6 +97,17 @@ class RecordSource(abc.ABC):
         """Records of several keys in their order."""
         return (self.example(split, key) for key in keys)
 
+    def labels_of(self, split: str, keys: Sequence[Key]) -> Any:
+        """What was read of some examples already, for ``take_labels``; picklable.
+
+        None where another process has to read it for itself.
+        """
+        return None
+
+    def take_labels(self, split: str, labels: Any) -> None:
+        """Use what ``labels_of`` gave in another process instead of reading it."""
+        raise NotImplementedError(f"{type(self).__name__} takes no labels")
+
 
 Factory = Callable[[], RecordSource]
 
