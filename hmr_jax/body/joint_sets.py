@@ -27,6 +27,10 @@ SMPL_PARENTS = (
 )
 MANO_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 
+LSP_FROM_H36M = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
+"""The 14 joints of ``h36m_17`` that are evaluated, in LSP's order: right leg from the
+ankle up, left leg down, right arm from the wrist up, left arm down, neck, head."""
+
 SMPL_VERTEX_JOINTS = {
     "smpl_29": (411, 2445, 5905, 3216, 6617),
     "i2l_smpl_29": (331, 2802, 6262, 3489, 3990),
@@ -354,6 +358,7 @@ __all__ = [
     "MANO_PARENTS",
     "MANO_TIP_VERTICES",
     "MANO_TIP_VERTICES_REGRESSOR",
+    "LSP_FROM_H36M",
     "SMPL_PARENTS",
     "SMPL_VERTEX_JOINTS",
     "JointSet",

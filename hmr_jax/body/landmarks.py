@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hmr_jax.body.forward import regress_joints
+from hmr_jax.body.joint_sets import LSP_FROM_H36M
 from hmr_jax.body.model import BodyModel
 
 FACE_REGRESSOR = "coco_face_5"
@@ -18,9 +19,6 @@ published, the open body's by place (tip of the nose, eyelids, front of the ears
 
 COCO_FROM_SMPL = (16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8)
 """Joints of the body that stand for COCO's joints 5 to 16."""
-
-LSP_FROM_H36M = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
-"""Joints of ``h36m_17`` in LSP's order: legs, arms, neck, top of the head."""
 
 
 def face_landmarks(

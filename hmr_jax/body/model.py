@@ -16,6 +16,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from hmr_jax.body.tree import check_parents
+
 _STATIC = ("parents", "name", "gender")
 
 
@@ -104,7 +106,7 @@ class BodyModel:
             ValueError: a shape disagrees; the message names field, expected and found.
         """
         parents = tuple(int(p) for p in parents)
-        _check_parents(parents)
+        check_parents(parents)
         joints = len(parents)
         shape = np.shape(template_m)
         if len(shape) != 2 or shape[1] != 3:
@@ -218,17 +220,6 @@ class BodyModel:
             lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
             self,
         )
-
-
-def _check_parents(parents: tuple[int, ...]) -> None:
-    if not parents or parents[0] != -1:
-        raise ValueError(f"parents: expected the root (-1) first, got {parents}")
-    for joint, parent in enumerate(parents[1:], start=1):
-        if not 0 <= parent < joint:
-            raise ValueError(
-                f"parents: expected joint {joint}'s parent in 0..{joint - 1}, "
-                f"got {parent}"
-            )
 
 
 def _check_shape(

@@ -15,6 +15,7 @@ from hmr_jax.body.mending import mend_left_hand
 from hmr_jax.body.model import BodyModel
 from hmr_jax.body.npz import read_npy, read_npz
 from hmr_jax.body.published_names import find_body, stated_gender
+from hmr_jax.body.tree import check_parents
 from hmr_jax.body.unpickle import Unreadable, load_pickle
 from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
@@ -213,12 +214,7 @@ def _read_parents(path: pathlib.Path, arrays: dict[str, Any]) -> tuple[int, ...]
             parents.append(column[parent])
         else:
             raise ValueError(f"{where}: joint {i} has unknown parent {parent}")
-    for i, parent in enumerate(parents):
-        if (i == 0) != (parent == -1) or parent >= i:
-            raise ValueError(
-                f"{where}: expected the root first and parents before children, found "
-                f"parent {parent} of joint {i}"
-            )
+    check_parents(parents, f"{where} (the root first, parents before children)")
     return tuple(parents)
 
 

@@ -15,6 +15,7 @@ from hmr_jax.body.model import BodyModel
 from hmr_jax.commands import experiment, hierprob_system
 from hmr_jax.commands.results import Results
 from hmr_jax.evaluation import hierprob as scoring
+from hmr_jax.geometry.alignment import fit_rotation
 from hmr_jax.geometry.cameras import to_camera_axes
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.models.hierprob import vertex_spread
@@ -83,14 +84,10 @@ def mean_body(body: BodyModel, poses: PoseBank) -> Any:
     Returns:
         A function for ``Validation.score``.
     """
-    rotmats = np.asarray(axis_angle_to_matrix(jnp.asarray(poses.poses_aa))).mean(0)
-    u, _, vt = np.linalg.svd(rotmats)
-    sign = np.linalg.det(u @ vt)[:, None, None] * np.ones((1, 3, 1))
-    sign[:, :2] = 1.0
-    mean = (u @ (sign * vt)).astype(np.float32)
-    mean[0] = np.eye(3)
+    mean = fit_rotation(axis_angle_to_matrix(jnp.asarray(poses.poses_aa)).mean(0))
+    mean = mean.at[0].set(jnp.eye(3))
     betas = jnp.zeros(body.num_betas)
-    posed = body_forward(body, betas, jnp.asarray(mean)).vertices_m
+    posed = body_forward(body, betas, mean).vertices_m
     rest = body_forward(body, betas, jnp.zeros((body.num_joints, 3))).vertices_m
     one = {"vertices_m": posed, "zero_pose_vertices_m": rest}
     if "h36m_17" in body.extra_joint_regressors:

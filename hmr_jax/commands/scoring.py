@@ -17,7 +17,7 @@ from hmr_jax.errors import UserError
 from hmr_jax.evaluation.evaluator import Report, evaluate
 from hmr_jax.evaluation.labels import sample_labels
 from hmr_jax.evaluation.protocols import get_protocol
-from hmr_jax.geometry import rotations
+from hmr_jax.geometry import alignment, rotations
 from hmr_jax.training import ikol_task, parallel
 from hmr_jax.training.task import Batch, Task, Variables
 
@@ -167,7 +167,7 @@ def mean_pose_predictor(
             f"found {', '.join(names) or 'none'}"
         )
     matrices = rotations.axis_angle_to_matrix(jnp.asarray(np.stack(poses)))
-    pose = np.asarray(_nearest_rotation(np.asarray(matrices).mean(0)))
+    pose = np.asarray(alignment.fit_rotation(matrices.mean(0)))
     return functools.partial(
         _constant, body=body, pose=pose[None], betas=np.mean(betas, 0)[None]
     )
@@ -181,12 +181,6 @@ def _poses(path: str, split: str, num_records: int) -> tuple[list, list]:
     indices = np.unique(np.linspace(0, size - 1, min(size, num_records)).astype(int))
     labelled = [r for r in records.read_records(path, split, indices) if r["has_smpl"]]
     return [r["pose_aa"] for r in labelled], [r["betas"] for r in labelled]
-
-
-def _nearest_rotation(matrices: np.ndarray) -> np.ndarray:
-    u, _, vt = np.linalg.svd(matrices)
-    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
-    return (u @ vt).astype(np.float32)
 
 
 def _constant(batch, *, body, pose, betas):

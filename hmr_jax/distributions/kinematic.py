@@ -17,28 +17,6 @@ from hmr_jax.geometry.svd3 import SvdSigns
 LevelParameters = Callable[[Sequence[int], Array], Array]
 
 
-def tree_levels(parents: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Joints grouped by their depth, roots first.
-
-    Args:
-        parents: parent of each joint, -1 for a root; parents come before children.
-
-    Raises:
-        ValueError: a joint comes before its parent.
-    """
-    depth: list[int] = []
-    for joint, parent in enumerate(parents):
-        if not -1 <= parent < joint:
-            raise ValueError(
-                f"joint {joint}: expected a parent before it, got {parent}"
-            )
-        depth.append(0 if parent < 0 else depth[parent] + 1)
-    return tuple(
-        tuple(j for j, d in enumerate(depth) if d == level)
-        for level in range(max(depth, default=-1) + 1)
-    )
-
-
 def sample_hierarchy(
     key: PRNGKeyArray,
     parameters: LevelParameters,

@@ -26,6 +26,7 @@ from hmr_jax.distributions._fisher_sampling import (
     draw_directions,
 )
 from hmr_jax.geometry.matrices import matmul3, transpose
+from hmr_jax.geometry.quaternions import matrix_entries
 from hmr_jax.geometry.svd3 import MIN_GAP, Svd3, SvdSigns, proper_svd
 
 Normalizer = Literal["accurate", "published"]
@@ -228,15 +229,8 @@ def _rotate_back(quaternions: Array, u: Array, v: Array) -> Array:
 
     Entry by entry, so that every product runs along groups and draws.
     """
-    w, x, y, z = quaternions
-    ww, xx, yy, zz = w * w, x * x, y * y, z * z
-    one = 1 / (ww + xx + yy + zz)
-    two = 2 * one
-    rotation = [
-        [one * (ww + xx - yy - zz), two * (x * y - w * z), two * (x * z + w * y)],
-        [two * (x * y + w * z), one * (ww - xx + yy - zz), two * (y * z - w * x)],
-        [two * (x * z - w * y), two * (y * z + w * x), one * (ww - xx - yy + zz)],
-    ]
+    two = 2 / (quaternions * quaternions).sum(0)
+    rotation = matrix_entries(list(quaternions), two)
     u, v = (x.reshape(-1, 3, 3) for x in (u, v))
     left = [[u[:, i, j, None] for j in range(3)] for i in range(3)]
     right = [[v[:, i, j, None] for j in range(3)] for i in range(3)]

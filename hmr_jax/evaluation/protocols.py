@@ -14,17 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hmr_jax.body.joint_sets import JOINT_SETS
+from hmr_jax.body.joint_sets import JOINT_SETS, LSP_FROM_H36M
 from hmr_jax.errors import UserError
 from hmr_jax.metrics import pose
 from hmr_jax.metrics.accumulate import Mean
 
 MM_PER_M = 1000.0
 PCK_THRESHOLD_M = 0.15
-
-# Right ankle, knee, hip, left hip, knee, ankle, right wrist, elbow, shoulder, left
-# shoulder, elbow, wrist, neck, head, as indices into H36M-17.
-H36M_14 = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
 
 # MPI-INF-3DHP's groups, as indices into its own 17 test joints.
 _HP3D_TEST_GROUPS = {
@@ -93,12 +89,12 @@ def _protocols() -> dict[str, Protocol]:
     smpl = functools.partial(Protocol, joint_set="smpl_24", root=0)
     listed = [
         h36m(
-            name="pw3d_14", joints=H36M_14, fit_joints=H36M_14,
+            name="pw3d_14", joints=LSP_FROM_H36M, fit_joints=LSP_FROM_H36M,
             source="3DPW: H36M-regressed joints, pelvis root, 14 joints, aligned on "
             "the 14 (specification of IKOL, 17.2)",
         ),
         h36m(
-            name="h36m_p2_14", joints=H36M_14, group_by=("action",),
+            name="h36m_p2_14", joints=LSP_FROM_H36M, group_by=("action",),
             source="Human3.6M protocol 2 (subjects 9 and 11, frontal camera): aligned "
             "on all 17, then 14 scored (17.3)",
         ),

@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from hmr_jax.geometry import safe
+from hmr_jax.geometry.quaternions import matrix_entries
 from hmr_jax.geometry.rotations import matmul3, matvec3
 
 _SHIFT = 1.0001
@@ -133,15 +134,8 @@ def _largest_column(at: Callable[[int, int], Array]) -> list[Array]:
 
 def _matrix(q: list[Array]) -> Array:
     """Rotation [3, 3, ...] of a quaternion of length 1 or so; the identity of zero."""
-    w, x, y, z = q
-    square = w * w + x * x + y * y + z * z
-    # Dividing here and not the quaternion by its length leaves half the rounding.
-    two = safe.divide(jnp.full_like(w, 2), square)
-    rows = [
-        [1 - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)],
-        [two * (x * y + w * z), 1 - two * (x * x + z * z), two * (y * z - w * x)],
-        [two * (x * z - w * y), two * (y * z + w * x), 1 - two * (x * x + y * y)],
-    ]
+    square = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]
+    rows = matrix_entries(q, safe.divide(jnp.full_like(q[0], 2), square))
     return jnp.stack([jnp.stack(row) for row in rows])
 
 
@@ -205,11 +199,24 @@ def _fit(correlation: Array) -> Array:
 def _fit_jvp(primals, tangents):
     (correlation,), (tangent,) = primals, tangents
     rotation = _fit(correlation)
-    inverse = _transposed(rotation)
-    omega = _solve_polar(
-        _product(inverse, correlation), _vee(_product(inverse, tangent))
-    )
+    omega = turn_of_fit(rotation, correlation, tangent)
     return rotation, _product(rotation, _skew(omega))
+
+
+def turn_of_fit(rotation: Array, correlation: Array, change: Array) -> Array:
+    """The turn of a fit, in its own frame, that follows a change of the correlation.
+
+    Args:
+        rotation: the fit [3, 3, ...], the batch last.
+        correlation: what it is fitted to.
+        change: of the correlation.
+
+    Returns:
+        Axis times angle [3, ...].
+    """
+    inverse = _transposed(rotation)
+    moved = _vee(_product(inverse, change))
+    return _solve_polar(_product(inverse, correlation), moved)
 
 
 def fit_rotation(correlation: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:

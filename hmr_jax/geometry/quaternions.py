@@ -1,5 +1,7 @@
 """Quaternions (w, x, y, z) and the smooth series behind axis-angle conversions."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -108,13 +110,30 @@ def quaternion_to_matrix(
         Rotation matrices; the identity for the zero quaternion.
     """
     q = safe.normalize(quaternion)
-    w, x, y, z = (q[..., i] for i in range(4))
-    entries = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return jnp.stack(entries, -1).reshape(*q.shape[:-1], 3, 3)
+    rows = matrix_entries([q[..., i] for i in range(4)])
+    return jnp.stack(sum(rows, []), -1).reshape(*q.shape[:-1], 3, 3)
+
+
+def matrix_entries(
+    quaternion: Sequence[Array], two: Array | float = 2.0, one: Array | float = 1.0
+) -> list[list[Array]]:
+    """The rows of ``one + two (w [v]x + [v]x [v]x)``, with v = (x, y, z).
+
+    Args:
+        quaternion: its entries w, x, y, z, arrays of one shape.
+        two: 2 for a unit quaternion, 2 / |q|^2 for one of any other length, which
+            leaves half the rounding of normalising it.
+        one: 1, or |q|^2 with 2 for |q|^2 times the rotation.
+
+    Returns:
+        Three rows of three entries.
+    """
+    w, x, y, z = quaternion
+    return [
+        [one - two * (y * y + z * z), two * (x * y - w * z), two * (x * z + w * y)],
+        [two * (x * y + w * z), one - two * (x * x + z * z), two * (y * z - w * x)],
+        [two * (x * z - w * y), two * (y * z + w * x), one - two * (x * x + y * y)],
+    ]
 
 
 def matrix_to_quaternion(
@@ -131,7 +150,23 @@ def matrix_to_quaternion(
     Returns:
         Quaternions; each branch divides by at least 2, so gradients are finite.
 
-    Source: IKOL specification section 5; INT specification section 5.2.
+    Source: specs/ikol.md section 5; specs/int_hmr.md section 5.2.
+    """
+    q = safe.normalize(quaternion_branch(rotmat)[0])
+    return jnp.where(q[..., :1] < 0, -q, q) if canonical else q
+
+
+def quaternion_branch(
+    rotmat: Float[Array, "*batch 3 3"],
+) -> tuple[Float[Array, "*batch 4"], Float[Array, "*batch"]]:
+    """The published four-branch conversion, before it divides.
+
+    Args:
+        rotmat: rotation matrices, or nearly.
+
+    Returns:
+        The quaternion (w, x, y, z) times 2 sqrt(t), and t: four times the square of
+        one of its entries, at least 1 for a rotation.
     """
     r = [[rotmat[..., i, j] for j in range(3)] for i in range(3)]
     d0, d1, d2 = r[0][0], r[1][1], r[2][2]
@@ -143,12 +178,9 @@ def matrix_to_quaternion(
     e, f, g = r[1][0] + r[0][1], r[0][2] + r[2][0], r[2][1] + r[1][2]
     branches = [(a, t[0], e, f), (b, e, t[1], g), (c, f, g, t[2]), (t[3], a, b, c)]
     stacked = [jnp.stack(branch, -1) for branch in branches]
-    x, y, z = is_x[..., None], is_y[..., None], is_z[..., None]
-    q = jnp.where(
-        x, stacked[0], jnp.where(y, stacked[1], jnp.where(z, stacked[2], stacked[3]))
-    )
-    q = safe.normalize(q)
-    return jnp.where(q[..., :1] < 0, -q, q) if canonical else q
+    chosen = [is_x, is_y, is_z]
+    q = jnp.select([c[..., None] for c in chosen], stacked[:3], stacked[3])
+    return q, jnp.select(chosen, t[:3], t[3])
 
 
 def quaternion_multiply(

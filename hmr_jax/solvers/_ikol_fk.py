@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.geometry import rotations, safe
 from hmr_jax.solvers import _ikol_frames
 from hmr_jax.solvers.types import LEAF_JOINTS
@@ -29,11 +30,6 @@ _AIMED = (4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 _BONE_ORDER = (1, 2, 3, *_AIMED, 13, 14)
 """Every bone once: those of the root, of the inner joints, the rest of spine3."""
 
-_PARENTS = (
-    *(-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8),
-    *(9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
-)
-
 _PARENT_PLACES = (
     *((0, 1, 2), (0, 1, 2), (0, 1, 2), (2, 2, 2)),
     *((1, 2, 0), (0, 1, 0), (0, 1, 0)),
@@ -50,7 +46,7 @@ def _path_matrix() -> np.ndarray:
         ancestor = joint
         while ancestor > 0:
             paths[joint, _BONE_ORDER.index(ancestor)] = 1.0
-            ancestor = _PARENTS[ancestor]
+            ancestor = SMPL_PARENTS[ancestor]
     return paths
 
 
@@ -83,7 +79,7 @@ class Problem(NamedTuple):
 def ordered_bones(joints: Float[Array, "24 3"]) -> Float[Array, "23 3"]:
     """Vectors from parent to child, in ``_BONE_ORDER``."""
     children = np.array(_BONE_ORDER)
-    parents = np.array([_PARENTS[j] for j in _BONE_ORDER])
+    parents = np.array([SMPL_PARENTS[j] for j in _BONE_ORDER])
     return joints[children] - joints[parents]
 
 
@@ -399,7 +395,7 @@ def assemble_rotmats(
         Local rotations, world rotations.
     """
     order = np.argsort([0, *INNER_JOINTS, *leaf_joints])
-    above = [INNER_JOINTS.index(_PARENTS[joint]) for joint in leaf_joints]
+    above = [INNER_JOINTS.index(SMPL_PARENTS[joint]) for joint in leaf_joints]
     ends = rotations.matmul3(jnp.stack([world[k] for k in above]), leaves)
     all_local = jnp.concatenate([root[None], local, leaves])
     all_world = jnp.concatenate([root[None], world, ends])

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hmr_jax.geometry import rotations, safe
+from hmr_jax.geometry import alignment, rotations, safe
+from hmr_jax.geometry.quaternions import matrix_entries
 
 
 def directions_to_directions(
@@ -75,11 +76,7 @@ def stiffness(fit: Float[Array, "3 3"], correlation: Float[Array, "3 3"]) -> tup
 
 def _turn_towards(fit, correlation, change):
     """Small rotation by which a change of the correlation moves its fit."""
-    moved = rotations.matmul3(fit.T, change)
-    skewed = moved - moved.T
-    force = jnp.stack([skewed[2, 1], skewed[0, 2], skewed[1, 0]])
-    cofactors, determinant = stiffness(fit, correlation)
-    return safe.divide(rotations.matvec3(cofactors, force), determinant)
+    return alignment.turn_of_fit(fit, correlation, change)
 
 
 @jax.custom_jvp
@@ -146,10 +143,6 @@ def quaternions_to_rotmats(
 ) -> Float[Array, "*n 3 3"]:
     """Rotations of raw quaternions (w, x, y, z) divided by their norm plus ``eps``."""
     unit = quaternions / (safe.norm(quaternions, keepdims=True) + eps)
-    w, x, y, z = (unit[..., i] for i in range(4))
-    rows = (
-        (w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z),
-    )
+    entries = [unit[..., i] for i in range(4)]
+    rows = matrix_entries(entries, one=(unit * unit).sum(-1))
     return jnp.stack([jnp.stack(row, -1) for row in rows], -2)

@@ -13,7 +13,7 @@ import functools
 
 import numpy as np
 
-from hmr_jax.solvers.types import check_parents
+from hmr_jax.body.tree import check_parents, tree_depths
 
 WIDTH = 3
 """Slots per step: the body packs 23 bones into 9 steps; wider gives hardly fewer."""
@@ -84,9 +84,7 @@ def _schedule(parents: tuple[int, ...]) -> list[list[int]]:
     children = [
         [c for c, p in enumerate(parents) if p == j] for j in range(len(parents))
     ]
-    depth = [0] * len(parents)
-    for joint in range(1, len(parents)):
-        depth[joint] = depth[parents[joint]] + 1
+    depth = tree_depths(parents)
     rows: list[list[int]] = []
     done: set[int] = set()
     todo = set(range(1, len(parents)))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hmr_jax.geometry import alignment, safe
+from hmr_jax.geometry.quaternions import quaternion_branch
 from hmr_jax.solvers import _ikol_fk, _ikol_frames
 from hmr_jax.solvers.types import IkResult, SolveInfo
 
@@ -376,15 +377,5 @@ def published_quaternions(
 
     Source: specs/ikol.md section 5, the last paragraph.
     """
-    r = [[rotmats[..., i, j] for j in range(3)] for i in range(3)]
-    d0, d1, d2 = r[0][0], r[1][1], r[2][2]
-    a, b, c = r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]
-    e, f, g = r[1][0] + r[0][1], r[0][2] + r[2][0], r[2][1] + r[1][2]
-    t = (1 + d0 - d1 - d2, 1 - d0 + d1 - d2, 1 - d0 - d1 + d2, 1 + d0 + d1 + d2)
-    branches = ((a, t[0], e, f), (b, e, t[1], g), (c, f, g, t[2]), (t[3], a, b, c))
-    low = d2 < 1e-6
-    chosen = [low & (d0 > d1), low, d0 < -d1]
-    pick = functools.partial(jnp.select, chosen)
-    scale = pick(t[:3], t[3])  # at least 1 for a rotation
-    quaternion = [pick([x[i] for x in branches[:3]], branches[3][i]) for i in range(4)]
-    return 0.5 * safe.divide(jnp.stack(quaternion, -1), safe.sqrt(scale)[..., None])
+    quaternion, square = quaternion_branch(rotmats)
+    return 0.5 * safe.divide(quaternion, safe.sqrt(square)[..., None])

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
+from hmr_jax.body.joint_sets import SMPL_PARENTS
+from hmr_jax.body.tree import check_parents
+
 LEAF_JOINTS = (10, 11, 15, 22, 23)
 """Joints of the 24-joint body without children, in the order of leaf rotations."""
 
@@ -65,7 +68,7 @@ def designated_children(parents: tuple[int, ...]) -> tuple[int, ...]:
         ValueError: if a parent does not come before its child.
     """
     check_parents(parents)
-    if parents == _BODY_PARENTS:
+    if parents == SMPL_PARENTS:
         return DESIGNATED_CHILD
     depth_below = [0] * len(parents)
     for joint in range(len(parents) - 1, 0, -1):
@@ -93,27 +96,3 @@ def leaf_joints(parents: tuple[int, ...]) -> tuple[int, ...]:
     """
     check_parents(parents)
     return tuple(j for j in range(len(parents)) if j not in parents)
-
-
-def check_parents(parents: tuple[int, ...]) -> None:
-    """Raise unless the tree has one root, first, and parents before children.
-
-    Args:
-        parents: parent of each joint, -1 at the root.
-
-    Raises:
-        ValueError: naming the first joint out of order.
-    """
-    if not parents or parents[0] != -1:
-        raise ValueError(f"parents[0] must be -1 (the root), got {parents[:1]}")
-    for joint, parent in enumerate(parents[1:], start=1):
-        if not 0 <= parent < joint:
-            raise ValueError(
-                f"parents[{joint}] must lie in 0..{joint - 1}, got {parent}"
-            )
-
-
-_BODY_PARENTS = (
-    *(-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8),
-    *(9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
-)

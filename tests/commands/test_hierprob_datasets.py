@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from hmr_jax.__main__ import main
-from hmr_jax.body.landmarks import COCO_FROM_SMPL, FACE_VERTICES, LSP_FROM_H36M
+from hmr_jax.body.joint_sets import LSP_FROM_H36M
+from hmr_jax.body.landmarks import COCO_FROM_SMPL, FACE_VERTICES
 from hmr_jax.body.open_assets import load_open_body
 from hmr_jax.commands import experiment
 from hmr_jax.evaluation import hierprob_datasets as datasets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hmr_jax.distributions import _fisher_sampling as internals
-from hmr_jax.distributions.kinematic import sample_hierarchy, tree_levels
+from hmr_jax.distributions.kinematic import sample_hierarchy
 from hmr_jax.distributions.matrix_fisher import (
     MatrixFisher,
     mean_diagonal,
@@ -181,12 +181,6 @@ def test_wrong_arguments_are_refused(key):
         sample_matrix_fisher(key, centred(np.ones((1, 3))), 0)
     with pytest.raises(ValueError, match="envelope_b"):
         sample_matrix_fisher(key, centred(np.ones((1, 3))), 1, 5.0)
-
-
-def test_levels_of_a_tree():
-    assert tree_levels((-1, 0, 0, 1, 2)) == ((0,), (1, 2), (3, 4))
-    with pytest.raises(ValueError, match="parent"):
-        tree_levels((1, -1))
 
 
 def test_hierarchy_conditions_children_on_draws(key):

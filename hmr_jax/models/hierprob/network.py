@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from hmr_jax.body.joint_sets import JOINT_SETS
-from hmr_jax.distributions.kinematic import tree_levels
+from hmr_jax.body.tree import tree_levels
 from hmr_jax.distributions.matrix_fisher import MatrixFisher
 from hmr_jax.geometry.rotations import rot6d_columns_to_matrix
 from hmr_jax.geometry.svd3 import SvdSigns, proper_svd
