@@ -188,10 +188,10 @@ def write_mesh(path: pathlib.Path, vertices_m: np.ndarray, faces: np.ndarray) ->
 
     kind = path.suffix.removeprefix(".")
     mesh = trimesh.Trimesh(vertices_m, faces, process=False)
-    options: dict[str, Any] = {
-        "obj": {"digits": 6, "header": ""},
-        "ply": {},
-        "glb": {"include_normals": True},  # a viewer shades flat without them
-    }[kind]
+    options: dict[str, Any] = {}
+    if kind == "obj":
+        options = {"digits": 6, "header": ""}
+    elif kind == "glb":
+        options = {"include_normals": True}  # a viewer shades flat without them
     with atomic_write(path) as temporary:
         mesh.export(temporary, file_type=kind, **options)
