@@ -37,40 +37,54 @@ class Source:
     traits: dict[str, float]
 
 
-def open_source(
-    path: str | os.PathLike,
+def open_sources(
+    paths: Sequence[str | os.PathLike],
     split: str,
     joint_set: str,
     traits: Mapping[str, float] | None = None,
-) -> Source:
-    """Open one split for reading.
+) -> list[Source]:
+    """Open one split of each directory for reading.
 
     Args:
-        path: directory of records.
+        paths: directories of records.
         split: its name.
         joint_set: into which joints are mapped by name.
-        traits: the transform's, with their defaults; others of the dataset are not for
-            it. ``DEFAULT_TRAITS`` by default.
+        traits: of the transform beside ``DEFAULT_TRAITS``, with their defaults; others
+            of a dataset are not for it.
 
     Returns:
-        The source.
+        The sources.
 
     Raises:
-        RecordError: as ``records.open_directory`` and ``RecordDirectory.split``.
+        RecordError: as ``records.open_directory`` and ``RecordDirectory.split``; or two
+            body models, of which one batch cannot hold the parameters.
     """
+    known = {**DEFAULT_TRAITS, **(traits or {})}
+    opened = [_open_source(path, split, joint_set, known) for path in paths]
+    first = opened[0].directory
+    for found in (source.directory for source in opened[1:]):
+        sizes = [(d.spec.num_pose_joints, d.spec.num_betas) for d in (first, found)]
+        if sizes[0] != sizes[1]:
+            raise RecordError(
+                f"{found.path}: expected {sizes[0]} pose joints and betas as in "
+                f"{first.path}, found {sizes[1]}"
+            )
+    return opened
+
+
+def _open_source(
+    path: str | os.PathLike, split: str, joint_set: str, traits: Mapping[str, float]
+) -> Source:
     directory = records.open_directory(path)
     index, present = map_joints(directory.spec.joint_set, joint_set)
     own = directory.manifest["traits"]
-    known = DEFAULT_TRAITS if traits is None else traits
-    values = {name: own.get(name, default) for name, default in known.items()}
-    index = np.where(present, index, 0).astype(np.int32)
     return Source(
         split,
         directory,
         directory.split(split),
-        index,
+        np.where(present, index, 0).astype(np.int32),
         present.astype(np.float32),
-        values,
+        {name: own.get(name, default) for name, default in traits.items()},
     )
 
 

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from data_pipelines import batch_plan, epoch_order, records, schema
+from data_pipelines import batch_plan, epoch_order, records, schema, storage
 from data_pipelines import clips as clip_windows
-from data_pipelines.schema import RecordError
 from hmr_jax.errors import UserError
 
 # AutoGraph's rewriting of mapped functions takes seconds; none of ours needs it.
 _as_written = tf.autograph.experimental.do_not_convert
 Batch = dict[str, np.ndarray]
+_LOCAL_READS, _REMOTE_READS = 4, 64
 
 
 class Transform(Protocol):
@@ -74,11 +74,12 @@ class RecordIterator(Iterator[Batch]):
         clip_length: int | None,
         num_epochs: int | None,
         num_threads: int | None,
+        num_reads: int,
     ):
         self._sources = tuple(sources)
         self._transform = transform
         self._lookup = record_lookup
-        self._num_threads = num_threads
+        self._num_threads, self._num_reads = num_threads, num_reads
         self._extras = schema.merged_extras(
             [source.directory.spec for source in sources],
             getattr(transform, "extras", ()),
@@ -190,8 +191,8 @@ class RecordIterator(Iterator[Batch]):
                     tf.gather(files, plan["file"]), plan["at"]
                 )
             ),
-            cycle_length=4,
-            num_parallel_calls=4,
+            cycle_length=self._num_reads,
+            num_parallel_calls=self._num_reads,
             deterministic=True,
         )
         serialized = serialized.batch(self._num_records, drop_remainder=True)
@@ -310,6 +311,7 @@ def make_dataset(
     num_epochs: int | None = None,
     drop_remainder: bool | None = None,
     num_threads: int | None = None,
+    num_reads: int | None = None,
 ) -> RecordIterator:
     """Open records and iterate over transformed batches.
 
@@ -337,6 +339,8 @@ def make_dataset(
             filled up with records whose ``valid`` and weights are 0. By default as
             ``shuffle``.
         num_threads: of tf.data; by default as many as there are cores.
+        num_reads: records that are opened at the same time; by default few of local
+            folders, and many where one is remote, whose answers take a while.
 
     Returns:
         The iterator; ``state`` and ``restore`` move it.
@@ -349,16 +353,18 @@ def make_dataset(
         raise UserError(
             f"expected process_index in 0..{process_count - 1}, found {process_index}"
         )
-    if batch_size < 1:
-        raise UserError(f"expected batch_size >= 1, found {batch_size}")
+    for name, number in {"batch_size": batch_size, "num_reads": num_reads}.items():
+        if number is not None and number < 1:
+            raise UserError(f"expected {name} >= 1, found {number}")
     _hide_accelerators()
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    traits = {**batch_plan.DEFAULT_TRAITS, **getattr(transform, "traits", {})}
-    opened = [
-        batch_plan.open_source(path, split, transform.joint_set, traits)
-        for path in sources
-    ]
+    opened = batch_plan.open_sources(
+        sources, split, transform.joint_set, getattr(transform, "traits", {})
+    )
+    if num_reads is None:
+        local = all(storage.is_local(source.directory.path) for source in opened)
+        num_reads = _LOCAL_READS if local else _REMOTE_READS
     windows, sizes = None, [len(source.split) for source in opened]
     if clips is not None:
         windows = [clip_windows.Windows.of(source, clips) for source in opened]
@@ -371,7 +377,6 @@ def make_dataset(
         groups=None if groups is None else tuple(groups),
         caps=None if caps is None else tuple(caps),
     )
-    _check_bodies(opened)
     record_lookup = batch_plan.RecordLookup(
         opened,
         record_order,
@@ -389,17 +394,5 @@ def make_dataset(
         clip_length=None if clips is None else clips.length,
         num_epochs=num_epochs,
         num_threads=num_threads,
+        num_reads=num_reads,
     )
-
-
-def _check_bodies(sources: Sequence[batch_plan.Source]) -> None:
-    """One batch holds one body model's parameters."""
-    first = sources[0].directory
-    for source in sources[1:]:
-        found = source.directory
-        sizes = [(d.spec.num_pose_joints, d.spec.num_betas) for d in (first, found)]
-        if sizes[0] != sizes[1]:
-            raise RecordError(
-                f"{found.path}: expected {sizes[0]} pose joints and betas as in "
-                f"{first.path}, found {sizes[1]}"
-            )

@@ -309,7 +309,7 @@ def build(
         skip_bad: records that break the schema or cannot be read and may be left out;
             ``report.json`` names them.
         beam_runner: name of a Beam runner (``DirectRunner``, ...) to convert on Beam.
-        beam_options: Beam's pipeline options.
+        beam_options: Beam's pipeline options, or words such as ``--project=NAME``.
         progress: show a bar with the rate and the time left.
         rebuild: convert again what was done before. A local directory is replaced when
             the new one is whole; a remote one is gone from the start.

@@ -133,7 +133,7 @@ def write_on_beam(
         todo: shards to write.
         folder: where they go; every worker must see it under this path.
         runner: name of a runner, or the runner.
-        options: Beam's pipeline options.
+        options: Beam's pipeline options, or words such as ``--project=NAME``.
         skip_bad: bad records that each shard may leave out.
 
     Raises:
@@ -141,6 +141,10 @@ def write_on_beam(
     """
     import apache_beam
 
+    if isinstance(options, list | tuple):
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        options = PipelineOptions(list(options))
     write = functools.partial(_Write, factory, folder, skip_bad)
     try:
         with apache_beam.Pipeline(runner=runner, options=options) as pipeline:

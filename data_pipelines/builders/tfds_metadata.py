@@ -1,6 +1,6 @@
-"""The files by which ``tfds.builder_from_directory`` reads a directory of records."""
+"""The files by which TFDS reads a directory of records, written by TFDS itself."""
 
-import os
+import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,42 +19,37 @@ def write(
     """Write ``dataset_info.json``, ``features.json`` and ``metadata.json``.
 
     Args:
-        folder: of the records.
+        folder: of the records, local or remote.
         source: the dataset.
         shards: split -> its shards in order.
         metadata: goes into ``metadata.json``.
     """
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import dataset_info
 
-    with tempfile.TemporaryDirectory() as here:
-        identity = dataset_info.DatasetIdentity(
-            name=source.name,
-            version=tfds.core.Version(schema.SCHEMA_VERSION),
-            data_dir=here,
-            module_name="",
+    splits = [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[len(shard.offset) for shard in found],
+            num_bytes=sum(shard.size for shard in found),
         )
-        info = tfds.core.DatasetInfo(
-            builder=identity,
+        for split, found in shards.items()
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        here = pathlib.Path(name)
+        # TFDS learns the dataset's name and format from the names of the shards.
+        for found in shards.values():
+            for shard in found:
+                (here / shard.file).touch()
+        tfds.folder_dataset.write_metadata(
+            data_dir=here,
             features=schema.tfds_features(source.spec),
+            split_infos=splits,
+            version=schema.SCHEMA_VERSION,
+            check_data=False,
             description=source.description or source.name,
             citation=source.citation,
             metadata=tfds.core.MetadataDict(metadata),
             disable_shuffling=True,
         )
-        info.set_file_format("tfrecord")
-        info.set_splits(
-            tfds.core.splits.SplitDict(
-                [
-                    tfds.core.SplitInfo(
-                        name=split,
-                        shard_lengths=[len(s.offset) for s in found],
-                        num_bytes=sum(s.size for s in found),
-                    )
-                    for split, found in shards.items()
-                ]
-            )
-        )
-        info.write_to_directory(here)
-        for name in sorted(os.listdir(here)):
-            storage.copy_in(os.path.join(here, name), storage.join(folder, name))
+        for path in sorted(here.glob("*.json")):
+            storage.copy_in(path, storage.join(folder, path.name))

@@ -9,14 +9,14 @@
 
 build reads the files as their owners publish them and writes TFRecords in the one
 schema of all datasets: in this process, with --workers=N, or as a Beam pipeline with
---beam_runner=NAME. A build that was cut short goes on when it is started again. One
-that is done stays as it is; where its options or files have changed since, that is said
-and --rebuild makes it anew. What was dropped and why, and how the numbers compare with
-the public release, is printed and kept in report.json. list names what can be built,
-what each needs and where that comes from, or the datasets in DIR. check reads every
-record again: checksums, schema, pixels, and that 3D joints project onto 2D joints. show
-draws records with their labels on a contact sheet, built ones or straight from the raw
-files. Folders may be remote, such as gs://bucket/folder.
+--beam_runner=NAME and its --beam_options=--KEY=VALUE. A build that was cut short goes
+on when it is started again. One that is done stays as it is; where its options or files
+have changed since, that is said and --rebuild makes it anew. What was dropped and why,
+and how the numbers compare with the public release, is printed and kept in report.json.
+list names what can be built, what each needs and where that comes from, or the datasets
+in DIR. check reads every record again: checksums, schema, pixels, and that 3D joints
+project onto 2D joints. show draws records with their labels on a contact sheet, built
+ones or straight from the raw files. Folders may be remote, such as gs://bucket/folder.
 """
 
 from absl import flags
@@ -42,6 +42,12 @@ def _define(values: flags.FlagValues) -> None:
     )
     number("workers", 0, "build: worker processes; 0: none.")
     string("beam_runner", "build: run on Apache Beam, for example DirectRunner.")
+    flags.DEFINE_multi_string(
+        "beam_options",
+        None,
+        "build: options of the Beam pipeline, such as --beam_options=--project=NAME.",
+        flag_values=values,
+    )
     number("limit", 0, "build: at most so many records of each split; 0: all.")
     number("skip_bad", 0, "build: bad records that may be left out; all are named.")
     number("num_shards", 0, "build: files per split; 0: one per thousand records.")

@@ -31,7 +31,7 @@ def build(values: Any, name: str) -> int:
         raise cli.UsageError(f"data build: expected one of {names}, found {name!r}")
     if values.workers < 0 or values.limit < 0 or values.skip_bad < 0:
         raise cli.UsageError("--workers, --limit, --skip_bad: expected 0 or more")
-    if values.workers and values.beam_runner:
+    if values.workers and (values.beam_runner or values.beam_options):
         raise cli.UsageError("expected --workers or --beam_runner, found both")
     make = _synthetic_factory if name == SYNTHETIC else raw_factory
     factory = make(values, name)
@@ -46,6 +46,7 @@ def build(values: Any, name: str) -> int:
         num_shards=values.num_shards or None,
         skip_bad=values.skip_bad,
         beam_runner=values.beam_runner,
+        beam_options=values.beam_options,
         rebuild=values.rebuild,
     )
     content = report.read(storage.clean(path))

@@ -244,3 +244,20 @@ def test_every_dataset_of_the_catalogue_says_what_it_needs():
         assert not isinstance(source.needs, str)
         assert issubclass(source, PublishedDataset)
         catalog.options_of(name)
+
+
+def test_options_reach_beam(raw, tmp_path, capfd, monkeypatch):
+    seen = {}
+
+    def build(factory, out, **options):
+        seen.update(options)
+        return tmp_path
+
+    monkeypatch.setattr("data_pipelines.builders.conversion.build", build)
+    words = ["--project=p", "--region=r"]
+    argv = ["build", "toy", f"--raw={raw}", f"--out={tmp_path}/out"]
+    argv += ["--beam_runner=Some", *(f"--beam_options={word}" for word in words)]
+    run(capfd, *argv)
+    assert (seen["beam_runner"], seen["beam_options"]) == ("Some", words)
+    error = run(capfd, *argv, "--workers=2", code=2)
+    assert "--workers or --beam_runner, found both" in error

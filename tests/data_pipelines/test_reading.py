@@ -4,6 +4,8 @@ import functools
 import itertools
 import json
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from data_pipelines.builders import conversion
 from data_pipelines.clips import ClipOptions
 from data_pipelines.transforms import i2l, int_hmr, pose_hg
 from data_pipelines.transforms.ikol import IkolTransform, ikol_options
+from hmr_jax.errors import UserError
 from tests.data_pipelines.people import People, build_people, make_record, parsed
 
 SIZE = 32
@@ -381,3 +384,46 @@ def test_transform_protocol_is_met():
     make = functools.partial(getattr, transform)
     assert {"image"} <= set(make("fields"))
     assert all(name in schema.FIELD_BY_NAME for name in make("fields"))
+
+
+@pytest.mark.parametrize(
+    ("given", "remote", "least"), [(None, False, 4), (16, False, 16), (None, True, 64)]
+)
+def test_records_are_opened_side_by_side(tmp_path, monkeypatch, given, remote, least):
+    path = build_people(tmp_path, count=80)
+    opened = records.record_at
+    lock, now, seen = threading.Lock(), [0], [0]
+
+    def wait(data):
+        with lock:
+            now[0] += 1
+            seen[0] = max(seen[0], now[0])
+        time.sleep(0.2)
+        with lock:
+            now[0] -= 1
+        return data
+
+    def slow(file, at):
+        def slowly(data):
+            return tf.ensure_shape(tf.numpy_function(wait, [data], tf.string), [])
+
+        return opened(file, at).map(slowly)
+
+    monkeypatch.setattr(records, "record_at", slow)
+    monkeypatch.setattr(reading.storage, "is_local", lambda path: not remote)
+    stream = reading.make_dataset(
+        path,
+        split="train",
+        batch_size=80,
+        transform=Plain(),
+        num_epochs=1,
+        num_reads=given,
+        num_threads=100,  # the waiting below takes one each; reading does not
+    )
+    assert next(stream)["frame"].shape == (80,)
+    # TensorFlow opens as many again ahead of their turn.
+    assert least <= seen[0] <= 3 * least
+    with pytest.raises(UserError, match="num_reads >= 1, found 0"):
+        reading.make_dataset(
+            path, split="train", batch_size=1, transform=Plain(), num_reads=0
+        )

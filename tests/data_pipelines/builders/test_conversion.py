@@ -1,18 +1,20 @@
 import contextlib
 import functools
+import importlib.machinery
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 import tensorflow_datasets as tfds
 
 from data_pipelines import records, schema
 from data_pipelines.builders import catalog, conversion, runners, synthetic
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from hmr_jax.errors import UserError
 from hmr_jax.files import locked
 from tests.data_pipelines import people
@@ -33,6 +35,15 @@ def test_tfds_reads_what_the_builder_wrote(tmp_path):
     example = next(iter(builder.as_dataset(split="train")))
     assert example["image"].shape == (64, 64, 3)
     assert example["sample_id"].numpy() == b"person_0000"
+
+
+def test_tfds_loads_a_dataset_by_its_name(tmp_path):
+    build_people(tmp_path, count=5, num_shards=2)
+    found, info = tfds.load("people_smpl_24", data_dir=str(tmp_path), with_info=True)
+    names = [example["sample_id"].numpy() for example in found["train"]]
+    assert names == [b"person_%04d" % number for number in range(5)]
+    assert info.splits["train"].shard_lengths == [3, 2]
+    assert info.full_name == f"people_smpl_24/{schema.SCHEMA_VERSION}"
 
 
 def test_a_second_build_does_nothing_and_another_config_is_refused(
@@ -110,6 +121,46 @@ def test_a_killed_conversion_goes_on_at_the_shard_it_stood_at(tmp_path, monkeypa
     whole = build_people(tmp_path / "whole", count=12, num_shards=4)
     fingerprints = {records.open_directory(p).fingerprint for p in (path, whole)}
     assert len(fingerprints) == 1
+
+
+class Listed(PublishedDataset):
+    """Records of a list in a file, which notes every process that reads it."""
+
+    name = "listed"
+    spec = People.spec
+
+    def splits(self):
+        return ("train",)
+
+    def entries(self, split):
+        with open(self.path("readers"), "a") as file:
+            file.write(f"{os.getpid()}\n")
+        for number in self.read_json(self.path("list.json")):
+            yield Entry(f"person_{number:04d}", number)
+
+    def record(self, split, key, data):
+        return make_record(data) | {"sample_id": key}
+
+
+@pytest.mark.parametrize("limit", [0, 5])
+def test_worker_processes_do_not_read_the_labels_again(tmp_path, limit):
+    (tmp_path / "list.json").write_text("[3, 1, 4, 0, 5, 9, 2, 6]")
+    factory = functools.partial(open_listed, str(tmp_path), limit)
+    paths = [
+        conversion.build(
+            factory, tmp_path / f"out{n}", num_workers=n, num_shards=4, progress=False
+        )
+        for n in (0, 2)
+    ]
+    readers = (tmp_path / "readers").read_text().split()
+    assert readers == [str(os.getpid())] * 2
+    alone, shared = map(records.open_directory, paths)
+    assert alone.fingerprint == shared.fingerprint
+
+
+def open_listed(raw, limit):
+    source = Listed(raw)
+    return catalog.Selected(source, ("train",), limit) if limit else source
 
 
 class Labelled(PublishedDataset):
@@ -264,6 +315,61 @@ def test_beam_is_optional_and_named(tmp_path):
 def direct_runner():
     pytest.importorskip("apache_beam", reason="needs apache-beam: hmr_jax[beam]")
     return "DirectRunner"
+
+
+class BeamInProcess(types.ModuleType):
+    """As much of apache_beam as writes shards, here and at once."""
+
+    Create = Reshuffle = ParDo = DoFn = None
+
+    def __init__(self):
+        super().__init__("apache_beam")
+        self.__spec__ = importlib.machinery.ModuleSpec("apache_beam", None)
+        self.__path__ = []
+        self.seen = []
+
+        class Step:
+            def __init__(self, what=None, **options):
+                self.what = what
+
+            def __rrshift__(self, label):
+                return self
+
+        class Pipeline:
+            def __init__(made, runner, options):
+                self.seen.append((runner, options))
+
+            def __enter__(made):
+                return made
+
+            def __exit__(made, *error):
+                return None
+
+            def __or__(made, step):
+                if isinstance(step.what, list):
+                    made.elements = step.what
+                elif step.what is not None:
+                    step.what.setup()
+                    for element in made.elements:
+                        step.what.process(element)
+                return made
+
+        self.Pipeline, self.DoFn = Pipeline, object
+        self.Create = self.Reshuffle = self.ParDo = Step
+
+
+def test_beam_gets_its_options(tmp_path, monkeypatch):
+    beam = BeamInProcess()
+    options = types.ModuleType("apache_beam.options.pipeline_options")
+    options.PipelineOptions = lambda flags: ("options", flags)
+    monkeypatch.setitem(sys.modules, "apache_beam", beam)
+    monkeypatch.setitem(sys.modules, options.__name__, options)
+    package = types.ModuleType("apache_beam.options")
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    words = ["--project=p", "--region=r"]
+    path = build_people(tmp_path, 9, 3, beam_runner="Some", beam_options=words)
+    assert beam.seen == [("Some", ("options", words))]
+    assert records.verify(path) == {"train": 9}
 
 
 def test_beam_writes_the_same_records(tmp_path, direct_runner):
