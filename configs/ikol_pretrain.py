@@ -3,10 +3,10 @@
 Paper: IKOL: Inverse kinematics optimization layer for 3D human pose and shape
 estimation via Gauss-Newton differentiation (AAAI 2023, arXiv 2302.01058).
 
-    hmr-jax data build h36m_hybrik --raw=RAW/h36m --out=DATA
-    hmr-jax data build mpi_inf_3dhp_hybrik --raw=RAW/3dhp --out=DATA
+    hmr-jax data build h36m --option=layout=hybrik --raw=RAW/h36m --out=DATA
+    hmr-jax data build mpi_inf_3dhp --option=layout=hybrik --raw=RAW/3dhp --out=DATA
     hmr-jax data build coco --raw=RAW/coco --out=DATA --option=people=ikol
-    hmr-jax data build pw3d_hybrik --raw=RAW/3dpw --out=DATA
+    hmr-jax data build pw3d --option=layout=hybrik --raw=RAW/3dpw --out=DATA
     hmr-jax train --config=configs/ikol_pretrain.py --workdir=runs/ikol_pretrain \
         --config.data.dir=DATA --config.body.path=SMPL_NEUTRAL.pkl \
         --config.body.h36m_regressor=J_regressor_h36m.npy \

@@ -1,4 +1,4 @@
-"""The datasets that can be built, by name."""
+"""Datasets opened by name, whole or in part, with options as a user types them."""
 
 import ast
 import importlib
@@ -7,58 +7,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data_pipelines import schema
+from data_pipelines.builders import layouts
 from data_pipelines.builders.inputs import Inputs
 from data_pipelines.builders.published_dataset import PublishedDataset
 from data_pipelines.builders.record_source import Key, RecordSource
 from hmr_jax.errors import UserError
 
 _PLACE = "data_pipelines.builders"
-CATALOG = {
-    "agora": "agora:Agora",
-    "coco": "coco:Coco",
-    "flic_full": "flic_full:FlicFull",
-    "freihand": "freihand:FreiHand",
-    "h36m_eccv18": "h36m_eccv18:H36mEccv18",
-    "h36m_fang": "h36m_fang:H36mFang",
-    "h36m_hybrik": "h36m_hybrik:H36mHybrik",
-    "h36m_i2l": "h36m_i2l:H36mI2l",
-    "human_data": "human_data:HumanData",
-    "insta_variety": "insta_variety:InstaVariety",
-    "int_db": "int_db:IntDatabase",
-    "lsp": "lsp:Lsp",
-    "lsp_extended": "lsp:LspExtended",
-    "mpi_inf_3dhp": "mpi_inf_3dhp:MpiInf3dhp",
-    "mpi_inf_3dhp_hybrik": "mpi_inf_3dhp_hybrik:MpiInf3dhpHybrik",
-    "mpii": "mpii:Mpii",
-    "muco_3dhp": "muco_3dhp:Muco3dhp",
-    "occlusion_person": "occlusion_person:OcclusionPerson",
-    "penn_action": "penn_action:PennAction",
-    "posetrack": "posetrack:PoseTrack",
-    "pw3d": "pw3d:Pw3d",
-    "pw3d_hierprob": "pw3d_hierprob:Pw3dHierprob",
-    "pw3d_hybrik": "pw3d_hybrik:Pw3dHybrik",
-    "pw3d_i2l": "pw3d_i2l:Pw3dI2l",
-    "ssp_3d": "ssp_3d:Ssp3d",
-    "surreal": "surreal:Surreal",
-    "vibe_db": "vibe_db:VibeDatabase",
-}
 
 
-def load(name: str) -> type[PublishedDataset]:
+def load(name: str, layout: str | None = None) -> type[PublishedDataset]:
     """The class of a dataset.
 
     Args:
-        name: key of ``CATALOG``.
+        name: of the dataset, today's or an old one.
+        layout: of its labels, where it has several.
 
     Returns:
-        Made with the raw folder and the dataset's options.
+        Made with the raw folder, what the layout settles, and the dataset's options.
 
     Raises:
-        UserError: no such dataset.
+        UserError: no such dataset or layout.
     """
-    if name not in CATALOG:
-        raise UserError(f"dataset: expected one of {', '.join(CATALOG)}, got {name!r}")
-    module, found = CATALOG[name].split(":")
+    return _class_of(layouts.choose(name, {"layout": layout} if layout else {}))
+
+
+def _class_of(choice: layouts.Choice) -> type[PublishedDataset]:
+    place = layouts.DATASETS[choice.dataset][choice.layout].place
+    module, found = place.split(":")
     return getattr(importlib.import_module(f"{_PLACE}.{module}"), found)
 
 
@@ -139,34 +115,43 @@ def open_named(
     splits: Sequence[str] = (),
     limit: int = 0,
 ) -> RecordSource:
-    """Open a dataset of the catalogue; called in each worker process.
+    """Open a dataset; called in each worker process.
 
     Args:
-        name: key of ``CATALOG``.
+        name: of the dataset, today's or an old one.
         raw: folder with the owners' files.
-        options: further arguments of its class.
+        options: the ``layout``, and further arguments of its class.
         splits: to keep; all by default.
         limit: at most so many records of each split; 0 for all.
     """
-    source = load(name)(raw, **(options or {}))
+    choice = layouts.choose(name, options)
+    given = layouts.DATASETS[choice.dataset][choice.layout].given
+    source = _class_of(choice)(raw, **given, **choice.options)
     return Selected(source, splits, limit) if splits or limit else source
 
 
-def options_of(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a dataset of the catalogue.
+def options_of(name: str, layout: str | None = None) -> dict[str, inspect.Parameter]:
+    """The options of a dataset beside its layout.
 
     Args:
-        name: key of ``CATALOG``.
+        name: of the dataset, today's or an old one.
+        layout: of its labels, where it has several.
 
     Returns:
-        Name -> parameter of the constructor, without the raw folder.
+        Name -> parameter of the constructor, without the raw folder and what the layout
+        settles.
     """
-    parameters = inspect.signature(load(name)).parameters
+    return _options_of(layouts.choose(name, {"layout": layout} if layout else {}))
+
+
+def _options_of(choice: layouts.Choice) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(_class_of(choice)).parameters
     plain = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    given = layouts.DATASETS[choice.dataset][choice.layout].given
     return {
         key: parameter
         for key, parameter in parameters.items()
-        if key != "raw" and parameter.kind not in plain
+        if key not in ("raw", *given) and parameter.kind not in plain
     }
 
 
@@ -181,20 +166,25 @@ def parse_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     """Options typed as ``key=value``.
 
     Args:
-        name: key of ``CATALOG``.
+        name: of the dataset, today's or an old one.
         words: of the command line; values are Python literals or plain text.
 
     Returns:
-        Arguments of the dataset's class.
+        Options of ``open_named``.
 
     Raises:
         UserError: no such option, a value of another kind, or a missing option.
     """
-    known = options_of(name)
+    typed = dict(word.split("=", 1) for word in words if "=" in word)
+    choice = layouts.choose(name, typed)
+    known = _options_of(choice)
     listed = ", ".join(map(option_text, known.values())) or "no options"
     found: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
+        if key in typed and key not in choice.options:
+            found[key] = text  # it chose the layout
+            continue
         if key not in known or not equals:
             raise UserError(f"{name}: --option={word}: expected key=value of {listed}")
         found[key] = _value(name, known[key], text)

@@ -113,6 +113,7 @@ def _list(values, words) -> int:
         _list_catalog()
         return 0
     from data_pipelines import records
+    from data_pipelines.builders import layouts
 
     found = _directories(_one(words, "a folder"), "data list")
     for path in found:
@@ -121,7 +122,10 @@ def _list(values, words) -> int:
             f"{split} {content['records']}"
             for split, content in sorted(manifest["splits"].items())
         ]
-        print(f"{path}: {', '.join(counts)} ({manifest['joint_set']})")
+        now = ""
+        if manifest["name"] in layouts.ALIASES:
+            now = f"; {layouts.choose(manifest['name']).words}"
+        print(f"{path}: {', '.join(counts)} ({manifest['joint_set']}{now})")
     if not found:
         print(f"no datasets in {words[0]}")
     return 0
@@ -129,24 +133,34 @@ def _list(values, words) -> int:
 
 def _list_catalog() -> None:
     """What each dataset needs, where it comes from, and its options."""
-    from data_pipelines.builders import catalog
+    from data_pipelines.builders import layouts
 
-    for name in catalog.CATALOG:
-        try:
-            source = catalog.load(name)
-        except ImportError as error:  # a package that this one dataset needs
-            print(f"{name}: cannot be read here: {error}")
-            continue
-        print(f"{name}: {source.description}")
-        for line in source.needs:
-            print(f"  needs: {line}")
-        print(f"  from: {source.origin}")
-        print(f"  licence: {source.licence}")
-        if source.counts:
-            counts = (f"{split} {count}" for split, count in source.counts.items())
-            print(f"  records: {', '.join(counts)}")
-        for parameter in catalog.options_of(name).values():
-            print(f"  option: {catalog.option_text(parameter)}")
+    for dataset, found in layouts.DATASETS.items():
+        for layout in found:
+            _list_layout(layouts.Choice(dataset, layout, {}))
+
+
+def _list_layout(choice) -> None:
+    from data_pipelines.builders import catalog, layouts
+
+    dataset, layout, _ = choice
+    try:
+        source = catalog.load(dataset, layout)
+    except ImportError as error:  # a package that this one dataset needs
+        print(f"{choice.words}: cannot be read here: {error}")
+        return
+    print(f"{choice.words}: {source.description}")
+    if old := layouts.old_names(dataset, layout):
+        print(f"  replaces: {', '.join(old)}")
+    for line in source.needs:
+        print(f"  needs: {line}")
+    print(f"  from: {source.origin}")
+    print(f"  licence: {source.licence}")
+    if source.counts:
+        counts = (f"{split} {count}" for split, count in source.counts.items())
+        print(f"  records: {', '.join(counts)}")
+    for parameter in catalog.options_of(dataset, layout).values():
+        print(f"  option: {catalog.option_text(parameter)}")
 
 
 def _directories(folder: str, what: str) -> list[str]:

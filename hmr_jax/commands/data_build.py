@@ -16,7 +16,7 @@ def build(values: Any, name: str) -> int:
 
     Args:
         values: the command's flags.
-        name: ``synthetic`` or a key of the catalogue.
+        name: ``synthetic`` or a dataset that ``data list`` names.
 
     Returns:
         0.
@@ -24,10 +24,10 @@ def build(values: Any, name: str) -> int:
     Raises:
         UsageError: no such dataset or option, or a flag that is missing.
     """
-    from data_pipelines.builders import catalog
+    from data_pipelines.builders import layouts
 
-    if name != SYNTHETIC and name not in catalog.CATALOG:
-        names = ", ".join([SYNTHETIC, *catalog.CATALOG])
+    if name != SYNTHETIC and not layouts.is_known(name):
+        names = ", ".join([SYNTHETIC, *layouts.DATASETS])
         raise cli.UsageError(f"data build: expected one of {names}, found {name!r}")
     if values.workers < 0 or values.limit < 0 or values.skip_bad < 0:
         raise cli.UsageError("--workers, --limit, --skip_bad: expected 0 or more")
@@ -59,21 +59,23 @@ def build(values: Any, name: str) -> int:
 
 
 def raw_factory(values: Any, name: str, *, need_out: bool = True) -> Any:
-    """A factory of a source of the catalogue from the command's flags.
+    """A factory of a published dataset from the command's flags.
 
     Args:
         values: the command's flags.
-        name: key of the catalogue.
+        name: of a dataset, today's or an old one.
         need_out: whether ``--out`` must be given.
 
     Returns:
         Picklable, for ``conversion.build``.
     """
     cli.require(values, "raw", *(["out"] if need_out else []))
-    from data_pipelines.builders import catalog
+    from data_pipelines.builders import catalog, layouts
 
     try:
         options = catalog.parse_options(name, values.option or [])
+        if name in layouts.ALIASES:
+            print(f"{name}: is now {layouts.choose(name, options).words}")
     except UserError as error:
         raise cli.UsageError(str(error)) from error
     if "://" not in values.raw:

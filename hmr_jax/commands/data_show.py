@@ -71,11 +71,11 @@ def _built_records(values: Any, word: str) -> tuple[Iterable, Any, dict, str]:
 
 
 def _raw_records(values: Any, word: str) -> tuple[Iterable, Any, dict, str]:
-    from data_pipelines.builders import catalog
+    from data_pipelines.builders import layouts
     from data_pipelines.builders.record_source import checked_examples, checked_keys
 
-    if word not in catalog.CATALOG:
-        names = ", ".join(catalog.CATALOG)
+    if not layouts.is_known(word):
+        names = ", ".join(layouts.DATASETS)
         raise cli.UsageError(f"data show: expected one of {names}, found {word!r}")
     source = data_build.raw_factory(values, word, need_out=False)()
     split = values.split or source.splits()[0]

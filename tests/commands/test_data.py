@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import records, schema
-from data_pipelines.builders import catalog
+from data_pipelines.builders import catalog, layouts
 from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.__main__ import main
 from tests.data_pipelines.people import encode_image, make_record
@@ -45,8 +45,9 @@ class Toy(PublishedDataset):
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "CATALOG", {"toy": "nowhere:Toy"})
-    monkeypatch.setattr(catalog, "load", lambda name: Toy)
+    toys = {layouts.ORIGINAL: layouts.Layout("nowhere:Toy")}
+    monkeypatch.setattr(layouts, "DATASETS", {"toy": toys})
+    monkeypatch.setattr(catalog, "_class_of", lambda choice: Toy)
     folder = tmp_path / "raw"
     (folder / "images").mkdir(parents=True)
     for number in range(7):
@@ -235,15 +236,33 @@ def test_show_draws_the_mesh_of_a_body():
 
 
 def test_every_dataset_of_the_catalogue_says_what_it_needs():
-    from data_pipelines.builders import catalog
+    for name, found in layouts.DATASETS.items():
+        for layout in found:
+            source = catalog.load(name, layout)
+            assert source.needs and source.origin and source.licence
+            assert source.description and not isinstance(source.needs, str)
+            assert issubclass(source, PublishedDataset)
+            catalog.options_of(name, layout)
 
-    for name in catalog.CATALOG:
-        source = catalog.load(name)
-        assert source.name == name
-        assert source.needs and source.origin and source.licence and source.description
-        assert not isinstance(source.needs, str)
-        assert issubclass(source, PublishedDataset)
-        catalog.options_of(name)
+
+def test_the_list_says_what_replaced_an_old_name(capfd):
+    out = run(capfd, "list")
+    assert "pw3d --option=layout=hybrik: 3DPW" in out
+    text = out[out.index("pw3d --option=layout=hybrik") :]
+    assert text.splitlines()[1] == "  replaces: pw3d_hybrik"
+    assert "\npw3d: 3DPW" in out and "\npw3d_hybrik:" not in out
+
+
+def test_an_old_name_builds_and_is_explained(raw, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(layouts, "ALIASES", {"toy_old": ("toy", layouts.ORIGINAL)})
+    argv = [f"--raw={raw}", f"--out={tmp_path}/out", "--option=fold=3"]
+    out = run(capfd, "build", "toy_old", *argv)
+    assert "toy_old: is now toy" in out and "train: 5 records" in out
+    done = records.find_directory(tmp_path / "out").stat().st_mtime_ns
+    assert "is now" not in run(capfd, "build", "toy", *argv)
+    assert records.find_directory(tmp_path / "out").stat().st_mtime_ns == done
+    monkeypatch.setattr(layouts, "ALIASES", {"toy": ("toy", layouts.ORIGINAL)})
+    assert "(smpl_24; toy)" in run(capfd, "list", tmp_path / "out")
 
 
 def test_options_reach_beam(raw, tmp_path, capfd, monkeypatch):

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from data_pipelines import records, schema
-from data_pipelines.builders import catalog, conversion, record_source, synthetic
+from data_pipelines.builders import (
+    catalog,
+    conversion,
+    layouts,
+    record_source,
+    synthetic,
+)
 from data_pipelines.builders.published_dataset import PublishedDataset
 from hmr_jax.errors import UserError
 from tests.data_pipelines.builders.test_conversion import Samples
@@ -289,16 +295,21 @@ def test_wrong_options_are_the_users_errors(name, tmp_path):
         catalog.open_named(name, str(tmp_path), WRONG[name])
 
 
-@pytest.mark.parametrize("name", catalog.CATALOG)
-def test_every_option_of_every_dataset_is_captured(name, tmp_path):
-    options = catalog.options_of(name)
-    needed = {"human_data": {"train": "a.npz"}}.get(name, {})
-    config = catalog.open_named(name, str(tmp_path), needed).config()
-    assert set(config) == set(options)
-    files = set(catalog.load(name).file_options)
-    assert files <= set(options)
+@pytest.mark.parametrize(
+    ("name", "layout"), [(n, k) for n, kinds in layouts.DATASETS.items() for k in kinds]
+)
+def test_every_option_of_every_dataset_is_captured(name, layout, tmp_path):
+    options = set(catalog.options_of(name, layout))
+    given = {"layout": layout}
+    given |= {"human_data": {"train": "a.npz"}}.get(name, {})
+    given |= {"hierprob_sequences": {"body": "b"}}.get(layout, {})
+    source = catalog.open_named(name, str(tmp_path), given)
+    config = source.config()
+    assert set(config) == options | set(layouts.DATASETS[name][layout].given)
+    files = set(source.file_options)
+    assert files <= options
     for option in files:
-        assert config[option] is False
+        assert config[option] is bool(given.get(option))
     paths = {o for o in options if "smpl" in o or "mano" in o or o == "body"}
     assert paths <= files
     json.dumps(config)
