@@ -3,26 +3,20 @@
 Source: specs/ikol.md section 12.
 """
 
+import functools
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hmr_jax.geometry.rotations import quaternion_to_matrix
-from hmr_jax.losses.reduce import SumCount, weighted_sum
-
-LOSS_WEIGHTS = {
-    "beta": 1.0,
-    "twist": 0.01,
-    "uvd": 1.0,
-    "theta": 0.01,
-    "leaf": 0.0,
-    "rotmat": 0.0,
-    "joints": 0.0,
-    "heatmap": 0.0,
-}
-"""The published weights; the last three losses are extensions, off by default."""
+from hmr_jax.losses.elementwise import (
+    absolute_error,
+    heatmap_cross_entropy,
+    nearer_sign,
+    squared_error,
+)
+from hmr_jax.losses.reduce import SumCount, masked, masked_error
 
 UVD_CELLS = 64.0
 """The coordinate loss counts in 64ths of the crop, whatever the heat map's size."""
@@ -52,92 +46,58 @@ def ikol_losses(
 
     Source: specs/ikol.md section 12; ``leaf`` is zero times ``theta``, as there.
     """
-    valid = batch.get("valid", jnp.ones_like(batch["has_smpl"][:, 0]))
+    valid = batch.get("valid")
+    labelled = functools.partial(masked_error, absolute_error, valid=valid)
+
+    def over_all(predicted: Array, target: Array, weight: Array) -> SumCount:
+        # The original weighs the difference, and then squares it.
+        return masked_error(
+            squared_error,
+            predicted,
+            target,
+            jnp.square(weight),
+            valid,
+            normalize_by="all",
+        )
+
+    quaternions, target = predictions["pred_quaternions"], batch["target_quat"]
+    if align_quaternion_signs:
+        target = nearer_sign(quaternions, target)
+    pose_weight = batch["has_smpl"][:, :, None] * batch["target_quat_weight"]
+    theta = over_all(quaternions, target, pose_weight)
     losses = {
-        "beta": _masked_square(
+        "beta": over_all(
             predictions["pred_shape"],
             batch["target_shape"],
             batch["target_shape_weight"],
-            valid,
         ),
-        "twist": _masked_square(
+        "twist": over_all(
             predictions["pred_twist"],
             batch["target_twist"],
             batch["target_twist_weight"],
-            valid,
         ),
-        "uvd": _coordinates(
+        "uvd": labelled(
             UVD_CELLS * predictions["pred_uvd"],
             UVD_CELLS * batch["target_uvd"],
             batch["target_uvd_weight"],
-            valid,
         ),
+        "theta": theta,
+        "leaf": (0.0 * theta[0], theta[1]),
     }
-    pose_weight = batch["has_smpl"][:, :, None] * batch["target_quat_weight"]
-    target = batch["target_quat"]
-    if align_quaternion_signs:
-        target = nearer_sign(predictions["pred_quaternions"], target)
-    losses["theta"] = _masked_square(
-        predictions["pred_quaternions"], target, pose_weight, valid
-    )
-    losses["leaf"] = (0.0 * losses["theta"][0], losses["theta"][1])
     if extensions:
-        losses["rotmat"] = _masked_square(
+        losses["rotmat"] = over_all(
             predictions["pred_rotmats"],
             quaternion_to_matrix(batch["target_quat"]),
             pose_weight[..., None],
-            valid,
         )
-        losses["joints"] = _joints(predictions["pred_joints_m"], batch, valid)
+        # Root-relative joints, metres, where joint and root are labelled.
+        joints, root = batch["joints_cam_m"], batch["joints_cam_m"][:, :1]
+        losses["joints"] = labelled(
+            predictions["pred_joints_m"],
+            joints[..., :3] - root[..., :3],
+            joints[..., 3:] * root[..., 3:],
+        )
     return losses
-
-
-def nearer_sign(
-    quaternions: Float[Array, "*batch 4"], targets: Float[Array, "*batch 4"]
-) -> Float[Array, "*batch 4"]:
-    """Each target or its negative, whichever is nearer to the quaternion beside it."""
-    same = jnp.sum(quaternions * targets, -1, keepdims=True) >= 0
-    return jnp.where(same, targets, -targets)
-
-
-def _per_entry(weight: Array, like: Array) -> Array:
-    """A weight with axes of length one, repeated to the shape of ``like``."""
-    if weight.ndim != like.ndim or any(
-        w not in (1, n) for w, n in zip(weight.shape, like.shape, strict=True)
-    ):
-        raise ValueError(f"weight {weight.shape} does not fit values {like.shape}")
-    return jnp.broadcast_to(weight, like.shape)
-
-
-def _leading(valid: Array, like: Array) -> Array:
-    return _per_entry(valid.reshape(valid.shape + (1,) * (like.ndim - 1)), like)
-
-
-def _masked_square(pred, target, weight, valid) -> SumCount:
-    """Sum of (w (p - t))^2 and the number of entries of valid samples."""
-    if pred.shape != target.shape:
-        raise ValueError(f"prediction {pred.shape} and target {target.shape} differ")
-    counted = _leading(valid, pred)
-    weight = _per_entry(weight, pred)
-    difference = jnp.where(weight != 0, pred - target, jnp.zeros_like(pred))
-    return weighted_sum(jnp.square(weight * difference), counted)
-
-
-def _coordinates(pred, target, weight, valid) -> SumCount:
-    """Sum of |p - t| w and sum of w."""
-    if pred.shape != target.shape:
-        raise ValueError(f"prediction {pred.shape} and target {target.shape} differ")
-    weight = _per_entry(weight, pred) * _leading(valid, pred)
-    difference = jnp.where(weight != 0, pred - target, jnp.zeros_like(pred))
-    return weighted_sum(jnp.abs(difference), weight)
-
-
-def _joints(pred_m, batch, valid) -> SumCount:
-    """L1 of root-relative joints, metres, where joint and root are labelled."""
-    labelled = batch["joints_cam_m"]
-    target_m = labelled[..., :3] - labelled[:, :1, :3]
-    weight = labelled[..., 3:] * labelled[:, :1, 3:]
-    return _coordinates(pred_m, target_m, weight, valid)
 
 
 def heatmap_loss(
@@ -146,11 +106,7 @@ def heatmap_loss(
     *,
     spread_cells: float = 1.0,
 ) -> SumCount:
-    """Cross-entropy of the heat maps' marginals and Gaussians around the labels.
-
-    A soft-argmax is content with any heat map of the right mean, which leaves its
-    shape, and much of what an untrained network could learn from, open; this loss asks
-    for a peak. In the plane and along the depth separately, where each is labelled.
+    """``heatmap_cross_entropy`` in the plane and along the depth, where labelled.
 
     Args:
         logits: of ``models.ikol.IkolNet``, channel ``joint * depth + slice``.
@@ -158,42 +114,13 @@ def heatmap_loss(
         spread_cells: standard deviation of the Gaussians, heat-map cells.
 
     Returns:
-        (sum, count); the count is the labelled joints'.
-
-    Source: after Nibali et al., Numerical coordinate regression (2018), section 3.3.
+        (sum, count); the count is that of the joints labelled in the plane.
     """
-    weight = batch["target_uvd_weight"]
+    weight, valid = batch["target_uvd_weight"], batch.get("valid")
     target = jnp.where(weight > 0, batch["target_uvd"], jnp.zeros_like(weight))
-    valid = batch.get("valid", jnp.ones_like(target[:, 0, 0]))
-    count, height, width, channels = logits.shape
-    joints = target.shape[1]
-    depth = channels // joints
-    values = jnp.asarray(logits, jnp.promote_types(jnp.float32, logits.dtype))
-    values = values.reshape(count, height * width, joints, depth)
-    in_plane = jax.nn.logsumexp(values, axis=3)
-    total = jax.nn.logsumexp(in_plane, axis=1)
-    in_plane = in_plane - total[:, None]
-    along = jax.nn.logsumexp(values, axis=1) - total[..., None]
-    u, v, d = (
-        _gaussian(target[..., axis], cells, spread_cells)
-        for axis, cells in enumerate((width, height, depth))
-    )
-    plane = (v[..., :, None] * u[..., None, :]).reshape(count, joints, -1)
-    entropy_uv = -jnp.sum(plane * jnp.swapaxes(in_plane, 1, 2), -1)
-    entropy_d = -jnp.sum(d * along, -1)
-    weight_uv = weight[..., 0] * weight[..., 1] * valid[:, None]
-    weight_d = weight[..., 2] * valid[:, None]
-    sum_uv, labelled = weighted_sum(entropy_uv, weight_uv)
-    return sum_uv + weighted_sum(entropy_d, weight_d)[0], labelled
-
-
-def _gaussian(centres: Array, cells: int, spread_cells: float) -> Array:
-    """Weights of the cells that add up to one, for centres in [-.5, .5]."""
-    places = jnp.arange(cells, dtype=centres.dtype) - 0.5 * cells
-    offset = jnp.expand_dims(cells * centres, -1) - jnp.expand_dims(
-        places, tuple(range(centres.ndim))
-    )
-    return jax.nn.softmax(-0.5 * jnp.square(offset / spread_cells), axis=-1)
+    plane, depth = heatmap_cross_entropy(logits, target, spread_cells)
+    total, labelled = masked(plane, weight[..., 0] * weight[..., 1], valid)
+    return total + masked(depth, weight[..., 2], valid)[0], labelled
 
 
 def coordinate_accuracy(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from hmr_jax.errors import UserError
-from hmr_jax.losses.hierprob import STAGE1_WEIGHTS, hierprob_losses
+from hmr_jax.losses.hierprob import NAMES, hierprob_losses
 from hmr_jax.models import hierprob
 from hmr_jax.nn.proxy import NUM_CHANNELS, resized_representation
 from hmr_jax.sample_keys import keys_of_rows
@@ -94,11 +94,10 @@ def _check_losses(section: Any, where: str) -> None:
         raise UserError(
             f"{where}.num_samples: expected at least 1, found {section['num_samples']}"
         )
-    unknown = sorted(set(dict(section["weights"])) - set(STAGE1_WEIGHTS))
+    unknown = sorted(set(dict(section["weights"])) - set(NAMES))
     if unknown:
         raise UserError(
-            f"{where}.weights: expected names of {sorted(STAGE1_WEIGHTS)}, "
-            f"found {unknown}"
+            f"{where}.weights: expected names of {sorted(NAMES)}, found {unknown}"
         )
 
 

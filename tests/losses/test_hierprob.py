@@ -1,14 +1,18 @@
 """Losses of the distribution network against stored values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmr_jax.losses import hierprob
+from configs.hierprob import get_config
+from hmr_jax.losses import elementwise, hierprob
 from hmr_jax.losses.reduce import finish
 from tests.hierprob_inputs import SEED, load_inputs, load_vectors
 
+losses = functools.partial(hierprob.hierprob_losses, image_size_px=256.0)
 TERMS = {
     "pose": "pose_nll",
     "shape": "shape_nll",
@@ -65,12 +69,10 @@ def stored_case(inputs, samples):
 def test_the_stored_losses_and_gradients_are_met(parity_dir, inputs, stage):
     stored = load_vectors(parity_dir, "loss")
     predictions, batch = stored_case(inputs, 1 if stage == 1 else 9)
-    weights = hierprob.STAGE1_WEIGHTS if stage == 1 else hierprob.STAGE2_WEIGHTS
+    weights = get_config().losses[f"stage{stage}"].weights
 
     def total(predictions):
-        terms = hierprob.hierprob_losses(
-            predictions, batch, normalizer="published", signs="backend"
-        )
+        terms = losses(predictions, batch, normalizer="published", signs="backend")
         values = {name: finish(*term) for name, term in terms.items()}
         return sum(weights[name] * value for name, value in values.items()), values
 
@@ -97,8 +99,10 @@ def test_the_stored_likelihoods_and_gradients_are_met(parity_dir, prefix, signs)
     matrix = jnp.asarray(stored[f"F{suffix}"])
     target = jnp.asarray(stored[f"target_R{suffix}"])
 
-    def nll(matrix, overreg=hierprob.OVERREG):
-        values = hierprob.matrix_fisher_nll(matrix, target, overreg, "published", signs)
+    def nll(matrix, overreg=elementwise.OVERREG):
+        values = elementwise.matrix_fisher_nll(
+            matrix, target, overreg, "published", signs
+        )
         return values.sum(), values
 
     (_, values), gradient = jax.jit(jax.value_and_grad(nll, has_aux=True))(matrix)
@@ -118,11 +122,11 @@ def test_the_accurate_likelihood_uses_the_exact_normaliser(parity_dir, prefix):
     suffix = "_ext" if prefix else ""
     matrix = stored[f"F{suffix}"]
     target = stored[f"target_R{suffix}"]
-    values = jax.jit(lambda m, r: hierprob.matrix_fisher_nll(m, r, signs="backend"))(
+    values = jax.jit(lambda m, r: elementwise.matrix_fisher_nll(m, r, signs="backend"))(
         jnp.asarray(matrix), jnp.asarray(target)
     )
     product = (matrix.astype(np.float64) * target).sum((1, 2))
-    expected = hierprob.OVERREG * stored[f"{prefix}log_c_exact"] - product
+    expected = elementwise.OVERREG * stored[f"{prefix}log_c_exact"] - product
     scale = 1 + np.abs(product) + np.abs(stored[f"{prefix}log_c_exact"])
     assert (np.abs(values - expected) <= 2e-6 * scale).all()
 
@@ -134,7 +138,7 @@ def test_the_optimum_of_the_concentration_is_bounded():
     """
     scale = jnp.linspace(50.0, 150.0, 401)
     eye = jnp.broadcast_to(jnp.eye(3)[None], (401, 3, 3))
-    values = hierprob.matrix_fisher_nll(
+    values = elementwise.matrix_fisher_nll(
         scale[:, None, None] * eye, eye, signs="backend"
     )
     best = float(scale[jnp.argmin(values)])
@@ -171,7 +175,7 @@ def random_case(rng, samples=3, batch=3):
 @jax.jit
 def terms_and_gradient(predictions, batch):
     def total(predictions):
-        terms = hierprob.hierprob_losses(predictions, batch, signs="backend")
+        terms = losses(predictions, batch, signs="backend")
         return sum(finish(*term) for term in terms.values()), terms
 
     (_, terms), gradient = jax.value_and_grad(total, has_aux=True)(predictions)
@@ -223,8 +227,8 @@ def test_shapes_that_would_broadcast_are_refused(rng):
     predictions, batch = random_case(rng)
     batch["target_shape"] = batch["target_shape"][:1]
     with pytest.raises((ValueError, TypeError)):
-        hierprob.hierprob_losses(predictions, batch, signs="backend")
+        losses(predictions, batch, signs="backend")
     predictions, batch = random_case(rng)
     predictions["joints2d_norm"] = predictions["joints2d_norm"][:, 0]
     with pytest.raises(ValueError, match="joints2d_norm"):
-        hierprob.hierprob_losses(predictions, batch, signs="backend")
+        losses(predictions, batch, signs="backend")

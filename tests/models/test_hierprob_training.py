@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from configs.hierprob import get_config
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint
 from hmr_jax.convert import hierprob as tables
@@ -19,7 +20,9 @@ from hmr_jax.models import hierprob
 from tests.hierprob_inputs import SEED, load_inputs, load_vectors
 
 pytestmark = pytest.mark.slow
-WEIGHTS = {"step1": losses.STAGE1_WEIGHTS, "step2": losses.STAGE2_WEIGHTS}
+WEIGHTS = {
+    f"step{n}": get_config().losses[f"stage{n}"].weights.to_dict() for n in (1, 2)
+}
 NET = hierprob.HierProbNet(signs="lapack_new", unbiased=True)
 
 
@@ -86,7 +89,11 @@ def loss(params, stats, proxy, batch, body, weights):
         mutable=["batch_stats"],
     )
     terms = losses.hierprob_losses(
-        hierprob.decode(raw, body), batch, normalizer="published", signs="lapack_new"
+        hierprob.decode(raw, body),
+        batch,
+        image_size_px=256.0,
+        normalizer="published",
+        signs="lapack_new",
     )
     total = sum(weights[name] * finish(*term) for name, term in terms.items())
     return total, (raw, new["batch_stats"])

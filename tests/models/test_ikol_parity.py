@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from configs.common import base
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint, read_torch_checkpoint
 from hmr_jax.convert.ikol import ikol_table
 from hmr_jax.convert.tables import LAYOUTS
-from hmr_jax.losses.ikol import LOSS_WEIGHTS, ikol_losses
+from hmr_jax.losses.ikol import ikol_losses
 from hmr_jax.losses.reduce import finish
 from hmr_jax.models import ikol
 from hmr_jax.solvers.ikol_published import EVAL_AUTOGRAD, EVAL_EFFICIENT, TRAIN
@@ -193,7 +194,8 @@ def train_step(stored, body, frozen, dtype):
         )
         terms = ikol_losses(out, batch, align_quaternion_signs=False)
         means = {name: finish(*term) for name, term in terms.items()}
-        total = sum(LOSS_WEIGHTS[name] * mean for name, mean in means.items())
+        weights = base().losses.weights
+        total = sum(weights.get(name, 0.0) * mean for name, mean in means.items())
         return total, (means, out, new["batch_stats"])
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))

@@ -20,11 +20,11 @@ from hmr_jax.geometry.cameras import (
     weak_perspective_project,
     weak_perspective_to_translation,
 )
+from hmr_jax.nn.proxy import PUBLISHED_SIZE_PX
 
 Predictions = dict[str, Array]
 
 FOCAL_PX = 300.0
-IMAGE_SIZE_PX = 256.0
 
 
 def pose_distribution(raw: Mapping[str, Array]) -> MatrixFisher:
@@ -100,7 +100,7 @@ def decode(
     out |= mode
     out["joints2d_norm"] = joints2d[:, None]
     out["camera_translation_m"] = weak_perspective_to_translation(
-        camera[:, 0], camera[:, 1:], FOCAL_PX, IMAGE_SIZE_PX
+        camera[:, 0], camera[:, 1:], FOCAL_PX, float(PUBLISHED_SIZE_PX)
     )
     if "h36m_17" in body.extra_joint_regressors:
         out["joints3d_m"] = lsp_joints(body, mode["vertices_m"])
