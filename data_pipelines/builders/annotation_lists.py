@@ -170,6 +170,11 @@ def paired_lists(
     return kept
 
 
+def fits_by_id(source: PublishedDataset, path: str) -> dict[str, dict]:
+    """A file of fitted bodies: id of an annotation -> parameters, packed."""
+    return {key: packed(fit) for key, fit in source.read_json(path).items()}
+
+
 def detections(
     source: PublishedDataset, path: str, key: str, unit_m: float
 ) -> list[dict]:

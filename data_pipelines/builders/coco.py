@@ -71,7 +71,6 @@ class Coco(PublishedDataset):
         self._people, self._with_pelvis, self._rootnet = people, pelvis, rootnet
         self._year = year
         self._with_fits = fits
-        self._fits: dict[str, Any] | None = None
         if people != "labelled" or year != 2017 or rootnet:
             self.counts = {}
         extras = (record_fields.ROOT_DEPTH, record_fields.BOX_IS_CROP)
@@ -103,12 +102,16 @@ class Coco(PublishedDataset):
         if self._rootnet and split == "val":
             yield from self._detected(split, images)
             return
+        fits = {}
+        if self._with_fits and split == "train":
+            fits = annotation_lists.fits_by_id(self, self._fits)
         for annotation in annotations:
             image = images[annotation["image_id"]]
             reason = self._reason(split, annotation, image)
             if reason is None:
                 key = f"{annotation['image_id']:012d}_{annotation['id']}"
-                yield Entry(key, (image, annotation, None))
+                fit = fits.get(str(annotation["id"]))
+                yield Entry(key, (image, annotation, fit, None))
             elif reason:
                 self.drop(split, reason)
 
@@ -120,7 +123,7 @@ class Coco(PublishedDataset):
                 self.drop(split, "box of an image that is not in the annotations")
                 continue
             key = f"{item['image_id']:012d}_box{number}"
-            yield Entry(key, (images[item["image_id"]], None, item))
+            yield Entry(key, (images[item["image_id"]], None, None, item))
 
     def _reason(self, split: str, annotation: dict, image: dict) -> str | None:
         """Why someone is left out: None to keep; empty where already counted."""
@@ -159,7 +162,7 @@ class Coco(PublishedDataset):
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one picture."""
-        image, annotation, detection = data
+        image, annotation, fit, detection = data
         record = self._image(split, image) | {"frame_id": int(image["id"])}
         if annotation is None:
             centre = np.array([image["width"], image["height"]]) / 2
@@ -179,21 +182,14 @@ class Coco(PublishedDataset):
             "bbox_xywh_px": np.asarray(annotation["bbox"], np.float64),
             "keypoints_px": keypoints,
         }
-        return record | self._fit(split, annotation)
+        return record if fit is None else record | self._fit(annotation, fit)
 
-    def _fit(self, split: str, annotation: dict) -> Record:
-        if not self._with_fits or split != "train":
-            return {}
-        path = self.path("annotations", "coco_smplifyx_train.json")
-        if self._fits is None:
-            fits = self.read_json(path)
-            self._fits = {
-                key: annotation_lists.packed(fit) for key, fit in fits.items()
-            }
-        fit = self._fits.get(str(annotation["id"]))
-        if fit is None:
-            return {}
-        where = f"{path}: {annotation['id']}"
+    @property
+    def _fits(self) -> str:
+        return self.path("annotations", "coco_smplifyx_train.json")
+
+    def _fit(self, annotation: dict, fit: dict) -> Record:
+        where = f"{self._fits}: {annotation['id']}"
         self.require(where, fit, ("smpl_param", "cam_param"))
         camera = fit["cam_param"]
         self.require(f"{where}: cam_param", camera, ("focal", "princpt"))

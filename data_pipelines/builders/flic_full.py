@@ -1,6 +1,6 @@
 """FLIC-Full: upper bodies of people in films."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.builders import mpii_joints
 from data_pipelines.builders.boxes import box_of_centre
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from hmr_jax.errors import UserError
 
 _PARTS = (1, 2, 3, 4, 5, 6, 7, 10, 13, 14, 17)
@@ -72,34 +72,27 @@ class FlicFull(PublishedDataset):
         self.spec = schema.RecordSpec(
             joint_set=self.joint_set, num_joints=joints, extras=(_TORSO,)
         )
-        self._examples: np.ndarray | None = None
 
     def splits(self) -> Sequence[str]:
         """The people marked for training and for testing."""
         return ("train", "test")
 
-    def _all(self) -> np.ndarray:
-        if self._examples is None:
-            path = self.path("examples.mat")
-            examples = np.atleast_1d(self.read_mat(path, "examples")["examples"])
-            names = set(getattr(examples.flat[0], "_fieldnames", ()))
-            self.require(path, names, ("coords", "filepath", "istrain", "istest"))
-            self._examples = examples.ravel()
-        return self._examples
+    def entries(self, split: str) -> Iterator[Entry]:
+        """People by their place in the struct array."""
+        path = self.path("examples.mat")
+        examples = np.atleast_1d(self.read_mat(path, "examples")["examples"])
+        names = set(getattr(examples.flat[0], "_fieldnames", ()))
+        self.require(path, names, ("coords", "filepath", "istrain", "istest"))
+        for i, person in enumerate(examples.ravel()):
+            if person.istest if split == "test" else person.istrain:
+                yield Entry(i, {name: getattr(person, name) for name in names})
+            elif split == "train" and not person.istest:
+                self.drop(split, "neither for training nor for testing")
 
-    def keys(self, split: str) -> Sequence[int]:
-        """Positions in the struct array."""
-        marks = [(bool(e.istrain), bool(e.istest)) for e in self._all()]
-        unused = marks.count((False, False))
-        if split == "train" and unused:
-            self.dropped[split, "neither for training nor for testing"] = unused
-        return [i for i, mark in enumerate(marks) if mark[split == "test"]]
-
-    def example(self, split: str, key: Any) -> schema.Record:
+    def record(self, split: str, key: Any, data: Any) -> schema.Record:
         """One person."""
-        person = self._all()[key]
-        image = self.read_named(self.path("images"), str(person.filepath))
-        coordinates = np.asarray(person.coords, np.float64)
+        image = self.read_named(self.path("images"), str(data["filepath"]))
+        coordinates = np.asarray(data["coords"], np.float64)
         if coordinates.shape != (2, 29):
             where = f"{self.path('examples.mat')}: example {key}"
             raise self.wrong(where, "coords of shape [2, 29]", list(coordinates.shape))
@@ -121,16 +114,16 @@ class FlicFull(PublishedDataset):
         return {
             **image,
             "sample_id": f"{split}_{key:06d}",
-            "sequence_id": str(getattr(person, "moviename", "")),
-            "frame_id": int(getattr(person, "currframe", 0)),
+            "sequence_id": str(data.get("moviename", "")),
+            "frame_id": int(data.get("currframe", 0)),
             "bbox_xywh_px": box_of_centre(*box),
             "keypoints_px": keypoints,
-            "torso_box_px": _torso(person),
+            "torso_box_px": _torso(data.get("torsobox", np.zeros(4))),
         }
 
 
-def _torso(person: Any) -> np.ndarray:
-    corners = np.asarray(getattr(person, "torsobox", np.zeros(4)), np.float64)
+def _torso(published: Any) -> np.ndarray:
+    corners = np.asarray(published, np.float64)
     if corners.shape != (4,) or not np.isfinite(corners).all():
         return np.zeros(4)
     return np.concatenate([corners[:2], corners[2:] - corners[:2]])

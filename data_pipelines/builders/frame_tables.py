@@ -9,9 +9,28 @@ import numpy as np
 from data_pipelines.builders.joblib_files import read_joblib
 from data_pipelines.builders.published_dataset import PublishedDataset
 from data_pipelines.builders.published_files import join
+from data_pipelines.builders.record_source import Key
 from hmr_jax.pictures.names import canonical
 
+_PLACE = "place in the video"
 _DATA_FOLDER = re.compile(r"^(?:.*?/)?data/")
+
+
+class Rows:
+    """Some rows of an array, under the numbers that they have in the whole.
+
+    Args:
+        rows: their numbers.
+        array: the whole, or what stands for it.
+    """
+
+    def __init__(self, rows: Sequence[int], array: np.ndarray):
+        self._at = {row: place for place, row in enumerate(rows)}
+        self._values = array[list(rows)]
+        self.shape, self.ndim = array.shape, array.ndim
+
+    def __getitem__(self, row: int) -> Any:
+        return self._values[self._at[row]]
 
 
 class FrameTables(PublishedDataset):
@@ -31,8 +50,8 @@ class FrameTables(PublishedDataset):
     def __init__(self, raw: str, *, images: str | None = None):
         super().__init__(raw)
         self.images = images or self.raw
-        self._arrays: dict[str, dict[str, np.ndarray]] = {}
-        self._places: dict[str, np.ndarray] = {}
+        self._arrays: dict[str, dict[str, Any]] = {}
+        self._places: dict[str, Any] = {}
 
     def database_path(self, split: str) -> str:
         """The file of a split."""
@@ -62,6 +81,25 @@ class FrameTables(PublishedDataset):
                 if name in self.kept
             }
         return self._arrays[split]
+
+    def labels_of(self, split: str, keys: Sequence[Key]) -> Any:
+        """The rows of some keys, where the file has been read already."""
+        arrays = self._arrays.get(split)
+        if arrays is None:
+            return None
+        rows = sorted({row for key in keys for row in self.rows_of(split, int(key))})
+        if "vid_name" in arrays:
+            arrays = arrays | {_PLACE: self._place(split)}
+        return {name: Rows(rows, array) for name, array in arrays.items()}
+
+    def take_labels(self, split: str, labels: Any) -> None:
+        """Keep rows that another process read; those of the shard before go."""
+        self._places = {split: labels.pop(_PLACE)} if _PLACE in labels else {}
+        self._arrays = {split: labels}
+
+    def rows_of(self, split: str, key: int) -> Sequence[int]:
+        """The rows that an example is made of."""
+        return (key,)
 
     def check_lengths(
         self, split: str, fields: Sequence[str], longer: Sequence[str] = ()

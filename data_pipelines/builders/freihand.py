@@ -112,7 +112,6 @@ class FreiHand(PublishedDataset):
         self._rest = NumpyBody(self, mano_model) if mano_model else None
         self._published = layout == "published"
         self._rootnet, self._masks, self._backgrounds = rootnet, masks, backgrounds
-        self._lists: dict[str, Any] = {}
         self.counts = {**self.counts, "train": 32560 * backgrounds}
 
     def splits(self) -> Sequence[str]:
@@ -133,53 +132,52 @@ class FreiHand(PublishedDataset):
 
     # --- the published layout
 
-    def _list(self, split: str, kind: str, needed: bool = True) -> Any:
-        """The content of e.g. ``training_xyz.json``; None where it may be missing."""
-        name = f"{_NAMES[split]}_{kind}.json"
-        if name not in self._lists:
-            path = self.path(name)
-            found = needed or self.exists(path)
-            self._lists[name] = self.read_json(path) if found else None
-        return self._lists[name]
+    def _label_file(self, split: str, kind: str) -> str:
+        return self.path(f"{_NAMES[split]}_{kind}.json")
 
     def _published_entries(self, split: str) -> Iterator[Entry]:
-        number = len(self._list(split, "K"))
+        lists = {"K": self.read_json(self._label_file(split, "K"))}
+        number = len(lists["K"])
         required = ("mano", "xyz") if split == "train" else ()
         for kind in ("mano", "xyz", "scale"):
-            content = self._list(split, kind, needed=kind in required)
-            if content is not None and len(content) != number:
-                path = self.path(f"{_NAMES[split]}_{kind}.json")
-                raise self.wrong(path, f"{number} items as in K", len(content))
+            path = self._label_file(split, kind)
+            if kind in required or self.exists(path):
+                lists[kind] = self.read_json(path)
+                if len(lists[kind]) != number:
+                    raise self.wrong(path, f"{number} items as in K", len(lists[kind]))
         copies = self._backgrounds if split == "train" else 1
         for index in range(number * copies):
-            yield Entry(f"{split}_{index:08d}", (index, index % number))
+            item = index % number
+            labels = {kind: lists[kind][item] for kind in lists}
+            yield Entry(f"{split}_{index:08d}", (index, item, index // number, labels))
 
-    def _published_record(self, split: str, index: int, item: int) -> Record:
+    def _published_record(
+        self, split: str, index: int, item: int, background: int, labels: dict
+    ) -> Record:
         name = _NAMES[split]
-        where = self.path(f"{name}_K.json")
-        camera = numbers(self, where, self._list(split, "K")[item], (3, 3))
+        camera = numbers(self, self._label_file(split, "K"), labels["K"], (3, 3))
         record = {
             **self.read_image(self.path(name, "rgb", f"{index:08d}.jpg")),
-            "sequence_id": f"{split}_background{index // len(self._list(split, 'K'))}",
+            "sequence_id": f"{split}_background{background}",
             "frame_id": item,
             "intrinsics": camera,
             "bbox_xywh_px": np.array([0, 0, _SIDE_PX, _SIDE_PX]),
         }
-        if (joints := self._list(split, "xyz", needed=False)) is not None:
-            where = self.path(f"{name}_xyz.json")
-            points = numbers(self, f"{where}: {item}", joints[item], (21, 3))
+        if "xyz" in labels:
+            where = f"{self._label_file(split, 'xyz')}: {item}"
+            points = numbers(self, where, labels["xyz"], (21, 3))
             record |= _projected(camera, points)
-        if (hands := self._list(split, "mano", needed=False)) is not None:
-            where = self.path(f"{name}_mano.json")
-            hand = numbers(self, f"{where}: {item}", hands[item], (61,))
+        if "mano" in labels:
+            where = f"{self._label_file(split, 'mano')}: {item}"
+            hand = numbers(self, where, labels["mano"], (61,))
             record |= {"pose_aa": hand[:48].reshape(16, 3), "betas": hand[48:58]}
             record["translation_m"] = np.zeros(3)
             if self._rest is not None and "joints_cam_m" in record:
                 wrist = record["joints_cam_m"][0, :3]
                 record["translation_m"] = wrist - self._rest.rest_joints(hand[48:58])[0]
                 record["translation_known"] = 1
-        if (scales := self._list(split, "scale", needed=False)) is not None:
-            record["hand_scale_m"] = float(np.ravel(scales[item])[0])
+        if "scale" in labels:
+            record["hand_scale_m"] = float(np.ravel(labels["scale"])[0])
         if self._masks:
             record |= self._mask(self.path(name, "mask", f"{item:08d}.jpg"))
         return record
@@ -202,6 +200,7 @@ class FreiHand(PublishedDataset):
             path = self.path("rootnet_output", "bbox_root_freihand_output.json")
             found = annotation_lists.detections(self, path, "image_id", 1.0)
             boxes = {item["image_id"]: item for item in found}
+        labels = self.read_json(self._i2l_labels(split))
         for annotation in annotations:
             image = images[annotation["image_id"]]
             box = None
@@ -213,15 +212,18 @@ class FreiHand(PublishedDataset):
             elif not annotation_lists.usable_box(self, split, annotation, image):
                 continue
             key = image["file_name"].rpartition(".")[0]
-            yield Entry(key, (image, annotation["bbox"], box))
+            label = labels.get(str(image["db_idx"]))
+            yield Entry(key, (image, annotation["bbox"], box, label))
 
-    def _i2l_record(self, split: str, image: dict, box: Any, detection: Any) -> Record:
-        name = f"freihand_{split}_data.json"
-        if name not in self._lists:
-            self._lists[name] = self.read_json(self.path("data", name))
-        content, index = self._lists[name], str(image["db_idx"])
-        self.require(self.path("data", name), content, (index,))
-        label, where = content[index], f"{self.path('data', name)}: {index}"
+    def _i2l_labels(self, split: str) -> str:
+        return self.path("data", f"freihand_{split}_data.json")
+
+    def _i2l_record(
+        self, split: str, image: dict, box: Any, detection: Any, label: Any
+    ) -> Record:
+        path, index = self._i2l_labels(split), str(image["db_idx"])
+        self.require(path, {} if label is None else {index: label}, (index,))
+        where = f"{path}: {index}"
         self.require(where, label, ("cam_param",))
         camera = pinhole(label["cam_param"]["focal"], label["cam_param"]["princpt"])
         record = {

@@ -1,6 +1,6 @@
 """Human3.6M of the ECCV 2018 challenge, from the cached list of its labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from data_pipelines import schema
 from data_pipelines.builders.boxes import box_of_centre
 from data_pipelines.builders.label_values import with_validity
 from data_pipelines.builders.mpii_joints import H36M_TO_MPII
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.record_fields import DEPTH_PX
 from hmr_jax.body.joint_sets import map_joints
 
@@ -47,10 +47,6 @@ class H36mEccv18(PublishedDataset):
     licence = "Human3.6M's: registered academic use, no redistribution"
     counts = {"train": 35832, "val": 19312}
 
-    def __init__(self, raw: str):
-        super().__init__(raw)
-        self._labels: dict[str, list[dict[str, Any]]] = {}
-
     def splits(self) -> Sequence[str]:
         """The two parts with labels."""
         return tuple(_FOLDERS)
@@ -60,35 +56,27 @@ class H36mEccv18(PublishedDataset):
         file = f"{name}_w288xh384_keypoint_jnt_bbox_db.pkl"
         return self.path("msra_cache", f"{name}_cache", file)
 
-    def _frames(self, split: str) -> list[dict[str, Any]]:
-        if split not in self._labels:
-            path = self._cache(split)
-            frames = self.read_pickle(path)
-            if not isinstance(frames, list):
-                raise self.wrong(path, "a list of frames", type(frames).__name__)
-            for i, frame in enumerate(frames):
-                self.require(f"{path}: frame {i}", frame, ())
-            self._labels[split] = frames
-        return self._labels[split]
-
-    def keys(self, split: str) -> Sequence[int]:
-        """Image numbers from 1; the labels follow in the same order."""
-        needed = {*_LABELS, *_BOX}
-        frames = self._frames(split)
-        keys = [i for i, frame in enumerate(frames, 1) if needed <= frame.keys()]
-        if frames and not keys:
+    def entries(self, split: str) -> Iterator[Entry]:
+        """Images by number from 1; the labels follow in the same order."""
+        path, needed = self._cache(split), {*_LABELS, *_BOX}
+        frames = self.read_pickle(path)
+        if not isinstance(frames, list):
+            raise self.wrong(path, "a list of frames", type(frames).__name__)
+        for i, frame in enumerate(frames):
+            self.require(f"{path}: frame {i}", frame, ())
+            if needed <= frame.keys():
+                yield Entry(i + 1, {name: frame[name] for name in needed})
+            else:
+                self.drop(split, "frame without labels")
+        if frames and self.dropped[split, "frame without labels"] == len(frames):
             missing = ", ".join(sorted(needed - frames[0].keys()))
-            raise self.wrong(self._cache(split), f"frames with {missing}", "none")
-        if len(keys) < len(frames):
-            self.dropped[split, "frame without labels"] = len(frames) - len(keys)
-        return keys
+            raise self.wrong(path, f"frames with {missing}", "none")
 
-    def example(self, split: str, key: Any) -> schema.Record:
+    def record(self, split: str, key: Any, data: Any) -> schema.Record:
         """One frame."""
-        frame = self._frames(split)[key - 1]
         joints = {}
         for name in _LABELS:
-            array = np.asarray(frame[name], np.float64)
+            array = np.asarray(data[name], np.float64)
             if array.ndim != 2 or len(array) < 17 or array.shape[1] != 3:
                 where = f"{self._cache(split)}: frame {key - 1}"
                 expected = f"{name} of shape [17 or more, 3]"
@@ -97,8 +85,8 @@ class H36mEccv18(PublishedDataset):
         image_px, relative = (joints[name] for name in _LABELS)
         camera = with_validity(relative / 1000)
         left_first, _ = map_joints(_SET, "h36m_17")
-        centre = frame["center_x"], frame["center_y"]
-        box = box_of_centre(centre, (frame["width"], frame["height"]))
+        centre = data["center_x"], data["center_y"]
+        box = box_of_centre(centre, (data["width"], data["height"]))
         folder = _FOLDERS[split]
         path = self.path("ECCV18_Challenge", folder, "IMG", f"{key:05d}.jpg")
         return {

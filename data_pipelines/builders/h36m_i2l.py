@@ -16,6 +16,7 @@ from data_pipelines.builders.cameras import (
     rotated_root,
 )
 from data_pipelines.builders.label_values import (
+    compact,
     numbers,
     select_joints,
     smpl_fields,
@@ -27,6 +28,7 @@ from data_pipelines.schema import Record
 
 _SUBJECTS = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
 _KINDS = ("camera", "joint_3d", "smpl_param")
+_FRAME = ("action_idx", "subaction_idx", "frame_idx")
 _IMAGE_KEYS = (
     *("file_name", "width", "height"),
     *("subject", "action_idx", "subaction_idx", "cam_idx", "frame_idx"),
@@ -99,7 +101,6 @@ class H36mI2l(PublishedDataset):
         self._test_camera = test_camera
         self._rootnet = rootnet
         self._rest = NumpyBody(self, smpl_model) if smpl_model else None
-        self._files: dict[int, dict[str, Any]] = {}
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""
@@ -108,25 +109,12 @@ class H36mI2l(PublishedDataset):
     def _file(self, subject: int, kind: str) -> str:
         return self.path("annotations", f"Human36M_subject{subject}_{kind}.json")
 
-    def _subject(self, subject: int) -> dict[str, Any]:
-        """Cameras, joints and fits of a subject; one subject is held at a time."""
-        if subject not in self._files:
-            self._files = {
-                subject: {
-                    kind: self.read_json(self._file(subject, kind)) for kind in _KINDS
-                }
-            }
-        return self._files[subject]
-
     def entries(self, split: str) -> Iterator[Entry]:
         """Frames of the split's subjects in the order of their annotations."""
         boxes = self._detections() if self._rootnet and split == "test" else None
         seen: set[int] = set()
         for subject in _SUBJECTS[split]:
-            for kind in _KINDS:
-                if not self.exists(self._file(subject, kind)):
-                    path = self._file(subject, kind)
-                    raise self.wrong(path, "a JSON file", "no such file")
+            files = {k: self.read_json(self._file(subject, k)) for k in _KINDS}
             path = self._file(subject, "data")
             images, annotations = annotation_lists.coco_lists(
                 self, split, path, _IMAGE_KEYS, ("id",), ("bbox",)
@@ -140,7 +128,10 @@ class H36mI2l(PublishedDataset):
                 if self._is_wanted(split, annotation, image, boxes):
                     box = boxes[image["id"]] if boxes is not None else None
                     key = image["file_name"].rpartition(".")[0]
-                    yield Entry(key, (subject, image, annotation["bbox"], box))
+                    camera = files["camera"].get(str(image["cam_idx"]))
+                    joints, fit = (_of_frame(files[k], image) for k in _KINDS[1:])
+                    labels = (annotation["bbox"], box, camera, joints, fit)
+                    yield Entry(key, (subject, image, *labels))
 
     def _detections(self) -> dict[int, dict]:
         path = self.path("rootnet_output", "bbox_root_human36m_output.json")
@@ -163,26 +154,13 @@ class H36mI2l(PublishedDataset):
             )
         return False
 
-    def _of_frame(self, subject: int, kind: str, image: dict, needed: bool) -> Any:
-        """The entry [action][subaction][frame] of a subject's file."""
-        names = ("action_idx", "subaction_idx", "frame_idx")
-        content = self._subject(subject)[kind]
-        for name in names:
-            content = content.get(str(image[name]))
-            if content is None:
-                break
-        if content is None and needed:
-            wanted = ", ".join(f"{name} {image[name]}" for name in names)
-            raise self.wrong(
-                self._file(subject, kind), f"an entry for {wanted}", "none"
-            )
-        return content
-
-    def _camera(self, subject: int, camera: int) -> tuple[np.ndarray, np.ndarray]:
+    def _camera(
+        self, subject: int, camera: int, content: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Intrinsics [3, 3] and extrinsics [4, 4] (metres)."""
         path = self._file(subject, "camera")
-        self.require(path, self._subject(subject)["camera"], (str(camera),))
-        content = self._subject(subject)["camera"][str(camera)]
+        found = {} if content is None else {str(camera): content}
+        self.require(path, found, (str(camera),))
         self.require(f"{path}: {camera}", content, ("R", "t", "f", "c"))
         rotation = numbers(self, f"{path}: R", content["R"], (3, 3))
         offset_m = numbers(self, f"{path}: t", content["t"], (3,)) / 1000
@@ -191,10 +169,13 @@ class H36mI2l(PublishedDataset):
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one frame."""
-        subject, image, box, detection = data
-        intrinsics, extrinsics = self._camera(subject, image["cam_idx"])
-        joints = self._of_frame(subject, "joint_3d", image, needed=True)
-        where = f"{self._file(subject, 'joint_3d')}: {key}"
+        subject, image, box, detection, camera, joints, fit = data
+        intrinsics, extrinsics = self._camera(subject, image["cam_idx"], camera)
+        path = self._file(subject, "joint_3d")
+        if joints is None:
+            wanted = ", ".join(f"{name} {image[name]}" for name in _FRAME)
+            raise self.wrong(path, f"an entry for {wanted}", "none")
+        where = f"{path}: {key}"
         joints_m = numbers(self, where, joints, (17, 3)) / 1000
         joints_m = moved_points(extrinsics, joints_m)
         joints_cam = with_validity(joints_m)
@@ -215,7 +196,6 @@ class H36mI2l(PublishedDataset):
             record |= annotation_lists.detected_fields(detection)
         elif split == "test":
             record["root_depth_m"] = joints_m[0, 2]
-        fit = self._of_frame(subject, "smpl_param", image, needed=False)
         if fit is None:
             return record
         where = f"{self._file(subject, 'smpl_param')}: {key}"
@@ -235,3 +215,12 @@ class H36mI2l(PublishedDataset):
             moved = moved_translation(translation, extrinsics, root)
             fields |= {"translation_m": moved, "translation_known": 1}
         return fields
+
+
+def _of_frame(content: Any, image: dict) -> Any:
+    """The entry [action][subaction][frame] of a subject's file, or None."""
+    for name in _FRAME:
+        content = content.get(str(image[name]))
+        if content is None:
+            return None
+    return compact(content)

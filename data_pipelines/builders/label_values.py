@@ -52,6 +52,14 @@ def is_regular(value: Any) -> bool:
         return False
 
 
+def compact(value: Any) -> Any:
+    """Lists of numbers as arrays, at any depth of dictionaries."""
+    if isinstance(value, dict):
+        return {name: compact(inner) for name, inner in value.items()}
+    whole = isinstance(value, list) and is_regular(value)
+    return np.asarray(value, np.float64) if whole else value
+
+
 def gender_of(source: PublishedDataset, where: str, code: Any) -> str:
     """A body's gender as records name it.
 

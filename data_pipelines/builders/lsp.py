@@ -1,6 +1,6 @@
 """Leeds Sports Pose and its extended training set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.builders import mpii_joints
 from data_pipelines.builders.boxes import box_of_centre
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from hmr_jax.errors import UserError
 
 _CITATION = "Johnson and Everingham, "
@@ -57,7 +57,6 @@ class Lsp(PublishedDataset):
         self.published_means = published_means
         joints = 14 if joint_set == "lsp_14" else 16
         self.spec = schema.RecordSpec(joint_set=joint_set, num_joints=joints)
-        self._keypoints: np.ndarray | None = None
 
     def splits(self) -> Sequence[str]:
         """The first and the second thousand."""
@@ -87,23 +86,23 @@ class Lsp(PublishedDataset):
         visibility = np.where(labelled, 1 + visible, 0)
         return np.concatenate([joints[..., :2], visibility[..., None]], axis=-1)
 
-    def _all(self) -> np.ndarray:
-        if self._keypoints is None:
-            self._keypoints = self.read_keypoints()
-        return self._keypoints
+    def entries(self, split: str) -> Iterator[Entry]:
+        """Images by number from 1."""
+        keypoints = self.read_keypoints()
+        for number in self.image_numbers(split, len(keypoints)):
+            yield Entry(number, keypoints[number - 1])
 
-    def keys(self, split: str) -> Sequence[int]:
-        """Image numbers from 1."""
-        number = len(self._all())
+    def image_numbers(self, split: str, number: int) -> range:
+        """Numbers of a split's images among so many."""
         middle = min(1000, number)
         return range(1, middle + 1) if split == "train" else range(1001, number + 1)
 
-    def example(self, split: str, key: Any) -> schema.Record:
+    def record(self, split: str, key: Any, data: Any) -> schema.Record:
         """One person."""
         name = self.image_name.format(key)
         image = self.read_image(self.path("images", name))
         size = image["image_width"], image["image_height"]
-        keypoints = self._all()[key - 1]
+        keypoints = data
         if self.published_box:
             box = mpii_joints.published_box(keypoints[:, 0], keypoints[:, 1], size)
         else:
@@ -178,6 +177,6 @@ class LspExtended(Lsp):
             keypoints[keypoints[..., 2] < 2] = 0
         return keypoints
 
-    def keys(self, split: str) -> Sequence[int]:
-        """Image numbers from 1."""
-        return range(1, len(self._all()) + 1)
+    def image_numbers(self, split: str, number: int) -> range:
+        """All of them."""
+        return range(1, number + 1)

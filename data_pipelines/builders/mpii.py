@@ -1,7 +1,7 @@
 """MPII Human Pose in the JSON files that the field trains from."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.builders.boxes import box_of_centre
 from data_pipelines.builders.mpii_joints import mpii_box
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 
 
 class Mpii(PublishedDataset):
@@ -43,8 +43,6 @@ class Mpii(PublishedDataset):
     def __init__(self, raw: str, *, published_joints: bool = False):
         super().__init__(raw)
         self.published_joints = published_joints
-        self._people: dict[str, list[dict[str, Any]]] = {}
-        self._numbers: dict[str, list[int]] = {}
 
     def splits(self) -> Sequence[str]:
         """The two parts with labels."""
@@ -55,39 +53,28 @@ class Mpii(PublishedDataset):
         paths = [self.path("annot", name) for name in names]
         return next((path for path in paths if self.exists(path)), paths[0])
 
-    def _annotations(self, split: str) -> list[dict[str, Any]]:
-        if split not in self._people:
-            path = self._file(split)
-            people = self.read_json(path)
-            if not isinstance(people, list):
-                raise self.wrong(path, "a list of people", type(people).__name__)
-            seen: collections.Counter[str] = collections.Counter()
-            numbers = []
-            for i, person in enumerate(people):
-                self.require(f"{path}: entry {i}", person, ("image", "center", "scale"))
-                numbers.append(seen[person["image"]])
-                seen[person["image"]] += 1
-            self._people[split], self._numbers[split] = people, numbers
-        return self._people[split]
+    def entries(self, split: str) -> Iterator[Entry]:
+        """People by their place in the list."""
+        path = self._file(split)
+        people = self.read_json(path)
+        if not isinstance(people, list):
+            raise self.wrong(path, "a list of people", type(people).__name__)
+        seen: collections.Counter[str] = collections.Counter()
+        for i, person in enumerate(people):
+            self.require(f"{path}: entry {i}", person, ("image", "center", "scale"))
+            if not person.get("joints"):
+                self.drop(split, "no joints")
+            elif not person["scale"] > 0:
+                self.drop(split, "no scale")
+            else:
+                yield Entry(i, (person, seen[person["image"]]))
+            seen[person["image"]] += 1
+        if people and self.dropped[split, "no joints"] == len(people):
+            raise self.wrong(path, "entries with 'joints'", "none")
 
-    def keys(self, split: str) -> Sequence[int]:
-        """Positions in the list of people."""
-        people = self._annotations(split)
-        labelled = [i for i, person in enumerate(people) if person.get("joints")]
-        keys = [i for i in labelled if people[i]["scale"] > 0]
-        for reason, number in (
-            ("no joints", len(people) - len(labelled)),
-            ("no scale", len(labelled) - len(keys)),
-        ):
-            if number:
-                self.dropped[split, reason] = number
-        if people and not labelled:
-            raise self.wrong(self._file(split), "entries with 'joints'", "none")
-        return keys
-
-    def example(self, split: str, key: Any) -> schema.Record:
+    def record(self, split: str, key: Any, data: Any) -> schema.Record:
         """One person."""
-        person = self._annotations(split)[key]
+        person, number = data
         joints = np.asarray(person["joints"], np.float64)
         if joints.shape != (16, 2):
             where = f"{self._file(split)}: entry {key}"
@@ -102,7 +89,7 @@ class Mpii(PublishedDataset):
             **self.read_named(self.path("images"), person["image"]),
             "sample_id": f"{split}_{key:06d}",
             "sequence_id": person["image"],
-            "person_id": self._numbers[split][key],
+            "person_id": number,
             "bbox_xywh_px": box_of_centre(centre, side),
             "keypoints_px": np.column_stack([joints, visibility]),
         }

@@ -50,11 +50,14 @@ class Muco3dhp(PublishedDataset):
             raise UserError(f"people: expected one of {_PEOPLE}, got {people!r}")
         super().__init__(raw)
         self._people = people
-        self._fits: dict[str, Any] | None = None
 
     def splits(self) -> Sequence[str]:
         """Names of the splits."""
         return ("train",)
+
+    @property
+    def _fits(self) -> str:
+        return self.path("data", "smpl_param.json")
 
     def _file(self) -> str:
         return self.path("data", "MuCo-3DHP.json")
@@ -75,6 +78,7 @@ class Muco3dhp(PublishedDataset):
                 self, split, annotation, images[annotation["image_id"]]
             ):
                 people[annotation["image_id"]].append(annotation)
+        fits = annotation_lists.fits_by_id(self, self._fits)
         for key, found in people.items():
             if not found:
                 self.drop(split, "picture without people")
@@ -83,20 +87,13 @@ class Muco3dhp(PublishedDataset):
                 self.drop(split, "farther than another person", len(found) - 1)
                 found = [min(found, key=lambda a: a["keypoints_cam"][_PELVIS][2])]
             for number, annotation in enumerate(found):
-                data = (images[key], annotation, number)
+                fit = fits.get(str(annotation["id"]))
+                data = (images[key], annotation, number, fit)
                 yield Entry(f"{annotation['id']:08d}", data)
-
-    def _fit(self, annotation: dict) -> dict | None:
-        if self._fits is None:
-            fits = self.read_json(self.path("data", "smpl_param.json"))
-            self._fits = {
-                key: annotation_lists.packed(fit) for key, fit in fits.items()
-            }
-        return self._fits.get(str(annotation["id"]))
 
     def record(self, split: str, key: str, data: Any) -> Record:
         """One person in one picture."""
-        image, annotation, number = data
+        image, annotation, number, fit = data
         where = f"{self._file()}: annotation {annotation['id']}"
         pixels = numbers(
             self, f"{where}: keypoints_img", annotation["keypoints_img"], (21, 2)
@@ -114,8 +111,7 @@ class Muco3dhp(PublishedDataset):
             "joints_cam_m": with_validity(joints / 1000),
             "intrinsics": pinhole(image["f"], image["c"]),
         }
-        fit = self._fit(annotation)
         if fit is not None:
-            where = f"{self.path('data', 'smpl_param.json')}: {annotation['id']}"
+            where = f"{self._fits}: {annotation['id']}"
             record |= smpl_fields(self, where, fit)
         return record

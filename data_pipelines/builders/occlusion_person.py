@@ -1,6 +1,6 @@
 """Occlusion-Person: rendered people behind objects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from data_pipelines.builders import mpii_joints
 from data_pipelines.builders.boxes import box_of_centre
 from data_pipelines.builders.label_values import with_validity
 from data_pipelines.builders.mpii_joints import MPII
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from data_pipelines.record_fields import DEPTH_PX
 from hmr_jax.errors import UserError
 
@@ -66,44 +66,34 @@ class OcclusionPerson(PublishedDataset):
         self.spec = schema.RecordSpec(
             joint_set=joint_set, num_joints=joints, extras=(DEPTH_PX,)
         )
-        self._lists: dict[str, list[dict[str, Any]]] = {}
 
     def splits(self) -> Sequence[str]:
         """The two files."""
         return tuple(_FILES)
 
-    def _views(self, split: str) -> list[dict[str, Any]]:
-        if split not in self._lists:
-            path = self.path(_FILES[split])
-            views = self.read_pickle(path)
-            if not isinstance(views, list):
-                raise self.wrong(path, "a list of views", type(views).__name__)
-            for i, view in enumerate(views):
-                self.require(f"{path}: view {i}", view, ("image",))
-            self._lists[split] = views
-        return self._lists[split]
-
-    def keys(self, split: str) -> Sequence[int]:
-        """Positions in the list of views."""
-        views = self._views(split)
-        step = self._step(split)
+    def entries(self, split: str) -> Iterator[Entry]:
+        """Views by their place in the list."""
+        path = self.path(_FILES[split])
+        views = self.read_pickle(path)
+        if not isinstance(views, list):
+            raise self.wrong(path, "a list of views", type(views).__name__)
+        for i, view in enumerate(views):
+            self.require(f"{path}: view {i}", view, ("image",))
+        # How many views further the labels of the next image are.
+        step = 10 if self.published_pairing and split == "val" else 1
         labels = views[::step]
-        keys = [i for i, view in enumerate(labels) if view.keys() >= {*_FIELDS}]
-        if labels and not keys:
+        for i, view in enumerate(labels):
+            if view.keys() >= {*_FIELDS}:
+                yield Entry(i, (views[i]["image"], view))
+            else:
+                self.drop(split, "view without labels")
+        if labels and self.dropped[split, "view without labels"] == len(labels):
             missing = ", ".join(n for n in _FIELDS if n not in labels[0])
-            raise self.wrong(self.path(_FILES[split]), f"views with {missing}", "none")
-        if len(keys) < len(labels):
-            self.dropped[split, "view without labels"] = len(labels) - len(keys)
-        return keys
+            raise self.wrong(path, f"views with {missing}", "none")
 
-    def _step(self, split: str) -> int:
-        """How many views further the labels of the next image are."""
-        return 10 if self.published_pairing and split == "val" else 1
-
-    def example(self, split: str, key: Any) -> schema.Record:
+    def record(self, split: str, key: Any, data: Any) -> schema.Record:
         """One view."""
-        views = self._views(split)
-        view = views[self._step(split) * key]
+        image, view = data
         points = np.asarray(view["joints_2d"], np.float64)
         joints = np.asarray(view["joints_3d"], np.float64)
         if points.shape != (15, 2) or joints.shape != (15, 3):
@@ -123,7 +113,7 @@ class OcclusionPerson(PublishedDataset):
             keypoints, camera = whole if self.published_head else headless
         size = np.asarray(view["scale"], np.float64) * mpii_joints.MPII_SCALE_PX
         return {
-            **self.read_named(self.path("images"), str(views[key]["image"])),
+            **self.read_named(self.path("images"), str(image)),
             "sample_id": f"{split}_{key:06d}",
             "bbox_xywh_px": box_of_centre(view["center"], size),
             "keypoints_px": keypoints,

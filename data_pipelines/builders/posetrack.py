@@ -1,14 +1,14 @@
 """PoseTrack 2018: tracks of people in videos, from its JSON files."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines import schema
 from data_pipelines.builders.boxes import box_of_centre
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from hmr_jax.errors import UserError
 
 _LISTS = ("images", "annotations")
@@ -48,7 +48,6 @@ class PoseTrack(PublishedDataset):
             raise UserError(f"box: expected square or annotated, got {box!r}")
         self.min_frames = min_frames
         self.box = box
-        self._people: dict[str, dict[str, tuple[dict, dict]]] = {}
 
     def splits(self) -> Sequence[str]:
         """The two parts with labels."""
@@ -86,31 +85,24 @@ class PoseTrack(PublishedDataset):
                 good.append(sorted(track, key=lambda pair: pair[0]["file_name"]))
         return good
 
-    def _all(self, split: str) -> dict[str, tuple[dict, dict]]:
-        if split not in self._people:
-            place = ("posetrack_data", "annotations", split)
-            files = self.glob(split, *place, "*.json")
-            if not files:
-                path = self.path(*place)
-                raise self.wrong(path, "JSON files, one a video", "none")
-            people = {}
-            for path in files:
-                video = path.rsplit("/", 1)[1].removesuffix(".json")
-                for track in self._tracks(split, path):
-                    for image, person in track:
-                        frame = image["file_name"].rsplit("/", 1)[1].split(".")[0]
-                        name = f"{video}/{person['track_id']:04d}/{frame}"
-                        people[name] = (image, person)
-            self._people[split] = people
-        return self._people[split]
+    def entries(self, split: str) -> Iterator[Entry]:
+        """People by video, track and frame."""
+        place = ("posetrack_data", "annotations", split)
+        files = self.glob(split, *place, "*.json")
+        if not files:
+            path = self.path(*place)
+            raise self.wrong(path, "JSON files, one a video", "none")
+        for path in files:
+            video = path.rsplit("/", 1)[1].removesuffix(".json")
+            for track in self._tracks(split, path):
+                for image, person in track:
+                    frame = image["file_name"].rsplit("/", 1)[1].split(".")[0]
+                    name = f"{video}/{person['track_id']:04d}/{frame}"
+                    yield Entry(name, (image["file_name"], person))
 
-    def keys(self, split: str) -> Sequence[str]:
-        """Video, track and frame."""
-        return list(self._all(split))
-
-    def example(self, split: str, key: Any) -> schema.Record:
+    def record(self, split: str, key: Any, data: Any) -> schema.Record:
         """One person."""
-        image, person = self._all(split)[key]
+        name, person = data
         keypoints = np.asarray(person["keypoints"], np.float64)
         if keypoints.size != 51:
             where = f"{self.path('posetrack_data', 'annotations', split)}: {key}"
@@ -122,10 +114,9 @@ class PoseTrack(PublishedDataset):
         if self.box == "square":
             side = 0.8 * max(width, height)
             box = box_of_centre((left + width / 2, top + height / 2), side)
-        sequence, _, frame = str(key).rpartition("/")
+        sequence, _, frame = key.rpartition("/")
         return {
-            **self.read_named(self.raw, image["file_name"]),
-            "sample_id": str(key),
+            **self.read_named(self.raw, name),
             "sequence_id": sequence,
             "frame_id": int(frame),
             "person_id": int(person["track_id"]),

@@ -19,7 +19,7 @@ class Entry:
         data: whatever ``record`` needs; picklable.
     """
 
-    key: str
+    key: Key
     data: Any
 
 
@@ -56,7 +56,7 @@ class PublishedDataset(PublishedFiles):
         """The records to be of a split in order; counts what it leaves out."""
         raise NotImplementedError(f"{type(self).__name__} defines no entries")
 
-    def record(self, split: str, key: str, data: Any) -> Record:
+    def record(self, split: str, key: Any, data: Any) -> Record:
         """The record of an entry, without ``sample_id`` and the flags of its fields."""
         raise NotImplementedError(f"{type(self).__name__} defines no record")
 
@@ -84,7 +84,7 @@ class PublishedDataset(PublishedFiles):
         """One record."""
         shared = self._shared.get(split, {})
         data = shared[key] if key in shared else self._entries_of(split)[key]
-        return {"sample_id": str(key), **self.record(split, str(key), data)}
+        return {"sample_id": str(key), **self.record(split, key, data)}
 
     def examples(self, split: str, keys: Sequence[Key]) -> Iterable[Record]:
         """Records of several keys in their order, with their flags."""

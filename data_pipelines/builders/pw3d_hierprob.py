@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from data_pipelines import schema
 from data_pipelines.builders.cameras import moved_points, pinhole, project, rotated_root
@@ -215,21 +216,16 @@ def _crop(pixels: np.ndarray, centre: np.ndarray, zoom: float) -> bytes:
 
     Pixel ``x`` of the image comes to ``zoom (x - centre) + CROP_PX / 2``.
     """
-    padded = np.pad(pixels.astype(np.float32), ((1, 1), (1, 1), (0, 0)))
-    rows, columns = (
-        _weights(padded.shape[axis], centre[1 - axis], zoom) for axis in (0, 1)
-    )
-    (top, below), (left, right) = rows, columns
-    upper = top[1][:, None, None] * padded[top[0]]
-    band = upper + below[1][:, None, None] * padded[below[0]]
-    crop = left[1][:, None] * band[:, left[0]] + right[1][:, None] * band[:, right[0]]
-    return png(np.clip(np.rint(crop), 0, 255).astype(np.uint8))
-
-
-def _weights(size: int, centre: float, zoom: float) -> list[tuple]:
-    """Two neighbours' places in an axis padded by one, and their shares."""
-    place = (np.arange(CROP_PX) - CROP_PX / 2) / zoom + centre + 1
-    place = np.clip(place, 0, size - 1)
-    first = np.minimum(np.floor(place).astype(int), size - 2)
-    share = (place - first).astype(np.float32)
-    return [(first, 1 - share), (first + 1, share)]
+    corner = centre[::-1] - CROP_PX / 2 / zoom
+    channels = [
+        ndimage.affine_transform(
+            channel,
+            np.full(2, 1 / zoom),
+            corner,
+            (CROP_PX, CROP_PX),
+            order=1,
+            mode="grid-constant",
+        )
+        for channel in np.moveaxis(pixels.astype(np.float32), -1, 0)
+    ]
+    return png(np.clip(np.rint(np.stack(channels, -1)), 0, 255).astype(np.uint8))

@@ -1,6 +1,6 @@
 """SSP-3D: sports people of many shapes, with silhouettes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.builders.boxes import box_of_centre
 from data_pipelines.builders.label_values import gender_of, mask_png
-from data_pipelines.builders.published_dataset import PublishedDataset
+from data_pipelines.builders.published_dataset import Entry, PublishedDataset
 from hmr_jax.pictures.names import canonical
 
 _FIELDS = (
@@ -43,45 +43,36 @@ class Ssp3d(PublishedDataset):
     licence = "images of Sports-1M's videos, research"
     counts = {"test": 311}
 
-    def __init__(self, raw: str):
-        super().__init__(raw)
-        self._arrays: dict[str, np.ndarray] = {}
-
     def splits(self) -> Sequence[str]:
         """All of it is for testing."""
         return ("test",)
 
-    def _labels(self) -> dict[str, np.ndarray]:
-        if not self._arrays:
-            path = self.path("labels.npz")
-            content = self.read_npz(path)
-            self.require(path, content, _FIELDS)
-            number = len(content["fnames"])
-            shapes = {
-                "shapes": (number, 10),
-                "poses": (number, 72),
-                "joints2D": (number, 17, 3),
-                "bbox_centres": (number, 2),
-                "bbox_whs": (number,),
-                "genders": (number,),
-            }
-            for name, shape in shapes.items():
-                if content[name].shape != shape:
-                    found = list(content[name].shape)
-                    raise self.wrong(path, f"{name} of shape {list(shape)}", found)
-            self._arrays = content
-        return self._arrays
+    def entries(self, split: str) -> Iterator[Entry]:
+        """People by their row of the labels."""
+        path = self.path("labels.npz")
+        labels = self.read_npz(path)
+        self.require(path, labels, _FIELDS)
+        number = len(labels["fnames"])
+        shapes = {
+            "shapes": (number, 10),
+            "poses": (number, 72),
+            "joints2D": (number, 17, 3),
+            "bbox_centres": (number, 2),
+            "bbox_whs": (number,),
+            "genders": (number,),
+        }
+        for name, shape in shapes.items():
+            if labels[name].shape != shape:
+                found = list(labels[name].shape)
+                raise self.wrong(path, f"{name} of shape {list(shape)}", found)
+        for i in range(number):
+            yield Entry(i, {name: labels[name][i] for name in ("fnames", *shapes)})
 
-    def keys(self, split: str) -> Sequence[int]:
-        """Rows of the labels."""
-        return range(len(self._labels()["fnames"]))
-
-    def example(self, split: str, key: Any) -> schema.Record:
+    def record(self, split: str, key: Any, data: Any) -> schema.Record:
         """One person."""
-        labels = self._labels()
-        name = str(labels["fnames"][key])
+        name = str(data["fnames"])
         where = f"{self.path('labels.npz')}: genders: row {key}"
-        vertical, horizontal = labels["bbox_centres"][key]
+        vertical, horizontal = data["bbox_centres"]
         silhouette = self.path("silhouettes", canonical(name))
         return {
             **self.read_named(self.path("images"), name),
@@ -89,12 +80,10 @@ class Ssp3d(PublishedDataset):
             "mask": mask_png(self.read_pixels(silhouette).max(-1) > 0),
             "sample_id": f"{key:04d}",
             "sequence_id": name,
-            "bbox_xywh_px": box_of_centre(
-                (horizontal, vertical), labels["bbox_whs"][key]
-            ),
-            "keypoints_px": labels["joints2D"][key],
-            "pose_aa": labels["poses"][key].reshape(24, 3),
-            "betas": labels["shapes"][key],
+            "bbox_xywh_px": box_of_centre((horizontal, vertical), data["bbox_whs"]),
+            "keypoints_px": data["joints2D"],
+            "pose_aa": data["poses"].reshape(24, 3),
+            "betas": data["shapes"],
             "translation_m": np.zeros(3),
-            "gender": gender_of(self, where, labels["genders"][key]),
+            "gender": gender_of(self, where, data["genders"]),
         }

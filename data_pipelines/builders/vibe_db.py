@@ -87,11 +87,15 @@ class VibeDatabase(FrameTables):
             good = good[::10]
         return [int(k) for k in np.flatnonzero(good)]
 
+    def rows_of(self, split: str, key: int) -> Sequence[int]:
+        """Those of the image and of its labels."""
+        pairing = self.published_pairing and split == "val"
+        return (key, 10 * key) if pairing else (key,)
+
     def example(self, split: str, key: Any) -> schema.Record:
         """One frame."""
         arrays = self.load(split, _FIELDS)
-        pairing = self.published_pairing and split == "val"
-        index = 10 * key if pairing else key
+        index = self.rows_of(split, key)[-1]
         image_px = self.row(split, "joints3D_image", index, (16, 3))[:, :2]
         confidence = self.row(split, "joints2D", index, (16, 3))[:, 2]
         joints = self.row(split, "joints3D", index, (16, 3)) / 1000

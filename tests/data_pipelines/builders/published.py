@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_pipelines import records
 from data_pipelines.builders import conversion, record_source
+from tests.data_pipelines.builders.written import labels_suffice
 
 
 def picture(seed: int, size=(64, 48), kind: str = "JPEG") -> bytes:
@@ -60,6 +61,7 @@ def read(dataset, split: str) -> dict:
     keys = dataset.keys(split)
     found = list(record_source.checked_examples(dataset, split, keys))
     assert [r["sample_id"] for r in found] == list(keys)
+    labels_suffice(dataset, split, keys, found)
     return {record["sample_id"]: record for record in found}
 
 
