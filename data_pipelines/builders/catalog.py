@@ -16,23 +16,11 @@ from hmr_jax.errors import UserError
 _PLACE = "data_pipelines.builders"
 
 
-def load(name: str, layout: str | None = None) -> type[PublishedDataset]:
-    """The class of a dataset.
+def load(choice: layouts.Choice) -> type[PublishedDataset]:
+    """The class that reads a dataset in one of its layouts.
 
-    Args:
-        name: of the dataset, today's or an old one.
-        layout: of its labels, where it has several.
-
-    Returns:
-        Made with the raw folder, what the layout settles, and the dataset's options.
-
-    Raises:
-        UserError: no such dataset or layout.
+    Made with the raw folder, what the layout settles, and the dataset's options.
     """
-    return _class_of(layouts.choose(name, {"layout": layout} if layout else {}))
-
-
-def _class_of(choice: layouts.Choice) -> type[PublishedDataset]:
     place = layouts.DATASETS[choice.dataset][choice.layout].place
     module, found = place.split(":")
     return getattr(importlib.import_module(f"{_PLACE}.{module}"), found)
@@ -126,26 +114,18 @@ def open_named(
     """
     choice = layouts.choose(name, options)
     given = layouts.DATASETS[choice.dataset][choice.layout].given
-    source = _class_of(choice)(raw, **given, **choice.options)
+    source = load(choice)(raw, **given, **choice.options)
     return Selected(source, splits, limit) if splits or limit else source
 
 
-def options_of(name: str, layout: str | None = None) -> dict[str, inspect.Parameter]:
+def options_of(choice: layouts.Choice) -> dict[str, inspect.Parameter]:
     """The options of a dataset beside its layout.
-
-    Args:
-        name: of the dataset, today's or an old one.
-        layout: of its labels, where it has several.
 
     Returns:
         Name -> parameter of the constructor, without the raw folder and what the layout
         settles.
     """
-    return _options_of(layouts.choose(name, {"layout": layout} if layout else {}))
-
-
-def _options_of(choice: layouts.Choice) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(_class_of(choice)).parameters
+    parameters = inspect.signature(load(choice)).parameters
     plain = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     given = layouts.DATASETS[choice.dataset][choice.layout].given
     return {
@@ -177,7 +157,7 @@ def parse_options(name: str, words: Sequence[str]) -> dict[str, Any]:
     """
     typed = dict(word.split("=", 1) for word in words if "=" in word)
     choice = layouts.choose(name, typed)
-    known = _options_of(choice)
+    known = options_of(choice)
     listed = ", ".join(map(option_text, known.values())) or "no options"
     found: dict[str, Any] = {}
     for word in words:

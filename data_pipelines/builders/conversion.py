@@ -19,11 +19,7 @@ from absl import logging
 
 from data_pipelines import record_index, records, schema, storage
 from data_pipelines.builders import inputs, report, runners, shards, tfds_metadata
-from data_pipelines.builders.record_source import (
-    Factory,
-    RecordSource,
-    checked_keys,
-)
+from data_pipelines.builders.record_source import Factory, RecordSource, checked_keys
 from data_pipelines.builders.shards import Part, Shard
 from hmr_jax.errors import MissingPackageError
 from hmr_jax.files import locked
@@ -210,11 +206,7 @@ def _convert(run: "_Run", todo: Sequence[Shard], bar: tqdm.tqdm) -> Generator[Sh
     else:
         for shard in todo:
             shards.write(
-                run.source,
-                shard,
-                run.working,
-                skip_bad=run.skip_bad,
-                on_record=count,
+                run.source, shard, run.working, skip_bad=run.skip_bad, on_record=count
             )
             yield shard
 

@@ -54,9 +54,7 @@ class H36mHybrik(PublishedDataset):
     licence = "Human3.6M: research only, by registration"
     traits = {"crop_padding": 1.0}
     spec = schema.RecordSpec(
-        "smpl_29",
-        29,
-        extras=(record_fields.ROOT_CAM, record_fields.TRANSLATION_KNOWN),
+        "smpl_29", 29, extras=(record_fields.ROOT_CAM, record_fields.TRANSLATION_KNOWN)
     )
 
     def __init__(self, raw: str, *, blocked: bool = False, smpl_model: str = ""):

@@ -49,10 +49,7 @@ def _human_data() -> dict[str, int]:
 
 HUMAN_DATA = _human_data()
 """Name of ours -> column of the convention ``human_data``."""
-_HYBRIK_COLUMNS = (
-    *(*range(15), 22, *range(16, 22)),
-    *(66, 71, 15, 68, 73, 60, 63),
-)
+_HYBRIK_COLUMNS = (*(*range(15), 22, *range(16, 22)), *(66, 71, 15, 68, 73, 60, 63))
 _H36M_COLUMNS = (
     *(148, 145, 4, 7, 144, 5, 8, 150, 146, 152, 147),
     *(16, 18, 20, 17, 19, 21),

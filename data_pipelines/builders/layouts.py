@@ -176,6 +176,6 @@ def choose(name: str, options: Mapping[str, Any] | None = None) -> Choice:
     return Choice(dataset, layout, rest)
 
 
-def old_names(dataset: str, layout: str) -> list[str]:
+def old_names(choice: Choice) -> list[str]:
     """Names that a dataset in a layout had, and that its folders have."""
-    return [old for old, now in ALIASES.items() if now == (dataset, layout)]
+    return [old for old, now in ALIASES.items() if now == choice[:2]]

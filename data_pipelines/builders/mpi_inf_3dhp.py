@@ -244,9 +244,7 @@ class MpiInf3dhp(PublishedDataset):
         labels = content["labels"]
         joints, pixels = (
             select_joints(
-                with_validity(points),
-                "mpi_inf_3dhp_test_17",
-                "mpi_inf_3dhp_28",
+                with_validity(points), "mpi_inf_3dhp_test_17", "mpi_inf_3dhp_28"
             )
             for points in (labels.joints_m[frame], labels.pixels[frame])
         )

@@ -1,7 +1,6 @@
 """Shards converted elsewhere: by worker processes, or by Apache Beam on any runner."""
 
 import concurrent.futures
-import functools
 import importlib.util
 import multiprocessing
 import os
@@ -145,14 +144,21 @@ def write_on_beam(
         from apache_beam.options.pipeline_options import PipelineOptions
 
         options = PipelineOptions(list(options))
-    write = functools.partial(_Write, factory, folder, skip_bad)
+
+    class Write(apache_beam.DoFn):
+        def setup(self):
+            self._source = factory()
+
+        def process(self, element):
+            shards.write(self._source, element, folder, skip_bad=skip_bad)
+
     try:
         with apache_beam.Pipeline(runner=runner, options=options) as pipeline:
             _ = (
                 pipeline
                 | "Shards" >> apache_beam.Create(list(todo), reshuffle=False)
                 | "Share" >> apache_beam.Reshuffle()
-                | "Write" >> apache_beam.ParDo(_do_fn(write))
+                | "Write" >> apache_beam.ParDo(Write())
             )
     except RuntimeError as error:
         # Beam wraps what a worker raised and leaves its type in the text alone.
@@ -160,27 +166,3 @@ def write_on_beam(
         if any(f"{name}: " in str(error) for name in ours):
             raise RecordError(str(error)) from error
         raise
-
-
-class _Write:
-    """Opens the source once per worker and writes shards of it."""
-
-    def __init__(self, factory: Factory, folder: str, skip_bad: int):
-        self._source = factory()
-        self._folder, self._skip_bad = folder, skip_bad
-
-    def __call__(self, shard: Shard) -> None:
-        shards.write(self._source, shard, self._folder, skip_bad=self._skip_bad)
-
-
-def _do_fn(make: Any) -> Any:
-    import apache_beam
-
-    class WriteShard(apache_beam.DoFn):
-        def setup(self):
-            self._write = make()
-
-        def process(self, element):
-            self._write(element)
-
-    return WriteShard()

@@ -143,14 +143,13 @@ def _list_catalog() -> None:
 def _list_layout(choice) -> None:
     from data_pipelines.builders import catalog, layouts
 
-    dataset, layout, _ = choice
     try:
-        source = catalog.load(dataset, layout)
+        source = catalog.load(choice)
     except ImportError as error:  # a package that this one dataset needs
         print(f"{choice.words}: cannot be read here: {error}")
         return
     print(f"{choice.words}: {source.description}")
-    if old := layouts.old_names(dataset, layout):
+    if old := layouts.old_names(choice):
         print(f"  replaces: {', '.join(old)}")
     for line in source.needs:
         print(f"  needs: {line}")
@@ -159,7 +158,7 @@ def _list_layout(choice) -> None:
     if source.counts:
         counts = (f"{split} {count}" for split, count in source.counts.items())
         print(f"  records: {', '.join(counts)}")
-    for parameter in catalog.options_of(dataset, layout).values():
+    for parameter in catalog.options_of(choice).values():
         print(f"  option: {catalog.option_text(parameter)}")
 
 

@@ -47,7 +47,7 @@ class Toy(PublishedDataset):
 def raw(tmp_path, monkeypatch):
     toys = {layouts.ORIGINAL: layouts.Layout("nowhere:Toy")}
     monkeypatch.setattr(layouts, "DATASETS", {"toy": toys})
-    monkeypatch.setattr(catalog, "_class_of", lambda choice: Toy)
+    monkeypatch.setattr(catalog, "load", lambda choice: Toy)
     folder = tmp_path / "raw"
     (folder / "images").mkdir(parents=True)
     for number in range(7):
@@ -238,11 +238,12 @@ def test_show_draws_the_mesh_of_a_body():
 def test_every_dataset_of_the_catalogue_says_what_it_needs():
     for name, found in layouts.DATASETS.items():
         for layout in found:
-            source = catalog.load(name, layout)
+            choice = layouts.Choice(name, layout, {})
+            source = catalog.load(choice)
             assert source.needs and source.origin and source.licence
             assert source.description and not isinstance(source.needs, str)
             assert issubclass(source, PublishedDataset)
-            catalog.options_of(name, layout)
+            catalog.options_of(choice)
 
 
 def test_the_list_says_what_replaced_an_old_name(capfd):

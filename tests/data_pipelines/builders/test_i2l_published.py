@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data_pipelines.builders import catalog, record_source
+from data_pipelines.builders import catalog, layouts, record_source
 from hmr_jax.body.joint_sets import map_joints
 
 BUILDS = {
@@ -48,7 +48,9 @@ def vectors(parity_dir):
 def opened(folder, name, split, **options):
     builder, sub, published = BUILDS[name]
     split = TEST_SPLIT.get(name, "test") if split == "test" else split
-    dataset = catalog.load(builder)(str(folder / sub), **{**published, **options})
+    dataset = catalog.load(layouts.choose(builder))(
+        str(folder / sub), **{**published, **options}
+    )
     keys = dataset.keys(split)
     return dataset, list(record_source.checked_examples(dataset, split, keys))
 

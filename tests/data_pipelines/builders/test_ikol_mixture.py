@@ -12,11 +12,7 @@ from data_pipelines.builders.mpi_inf_3dhp_hybrik import MpiInf3dhpHybrik
 from data_pipelines.builders.pw3d_hybrik import Pw3dHybrik
 from data_pipelines.transforms.ikol import IkolTransform, ikol_options
 from tests.data_pipelines.builders import test_coco
-from tests.data_pipelines.builders.test_hybrik import (  # noqa: F401
-    h36m,
-    mpi,
-    pw3d,
-)
+from tests.data_pipelines.builders.test_hybrik import h36m, mpi, pw3d  # noqa: F401
 
 LIMBS = {4, 5, 7, 8, *range(16, 22)}
 """Knees, ankles, shoulders, elbows and wrists (specs/ikol.md, section 14.2)."""

@@ -299,7 +299,7 @@ def test_wrong_options_are_the_users_errors(name, tmp_path):
     ("name", "layout"), [(n, k) for n, kinds in layouts.DATASETS.items() for k in kinds]
 )
 def test_every_option_of_every_dataset_is_captured(name, layout, tmp_path):
-    options = set(catalog.options_of(name, layout))
+    options = set(catalog.options_of(layouts.Choice(name, layout, {})))
     given = {"layout": layout}
     given |= {"human_data": {"train": "a.npz"}}.get(name, {})
     given |= {"hierprob_sequences": {"body": "b"}}.get(layout, {})

@@ -67,7 +67,7 @@ def test_options_are_typed_with_the_layout():
     assert isinstance(source, IntDatabase) and source.dataset == "mpii3d"
     assert catalog.parse_options("int_db", ["dataset=h36m"]) == {"dataset": "h36m"}
     assert catalog.parse_options("pw3d", ["boxes=smooth"]) == {"boxes": "smooth"}
-    assert catalog.load("pw3d") is Pw3d
+    assert catalog.load(layouts.choose("pw3d")) is Pw3d
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipelines.builders import catalog, record_source
+from data_pipelines.builders import catalog, layouts, record_source
 from data_pipelines.transforms import crop_labels, geometry, i2l, image, window
 from hmr_jax.body.model import BodyModel
 from hmr_jax.training.i2l_targets import i2l_targets
@@ -85,7 +85,7 @@ def _body(recipe, hand: bool) -> BodyModel:
 
 def opened(folder, name, split):
     builder, sub, options = BUILDS[name]
-    dataset = catalog.load(builder)(str(folder / sub), **options)
+    dataset = catalog.load(layouts.choose(builder))(str(folder / sub), **options)
     split = "eval" if (name, split) == ("FreiHAND", "test") else split
     return dataset, list(
         record_source.checked_examples(dataset, split, dataset.keys(split))
