@@ -161,20 +161,18 @@ def _apply(window: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _cut(image: np.ndarray, window: np.ndarray) -> np.ndarray:
-    from PIL import Image
+    import cv2
 
-    scale = window[0, 0]
-    # Pillow maps corners of pixels, not their centres.
-    left, top = ((scale - 1) / 2 - window[:2, 2]) / scale
-    picture = Image.fromarray(image)
-    shrink = max(1, int(1 / scale))
+    height, width = image.shape[:2]
+    shrink = max(1, int(1 / window[0, 0]))
     if shrink > 1:  # else a small tile of a large image would skip most pixels
-        picture = picture.reduce(shrink)
-    step = 1 / scale / shrink
-    coefficients = (step, 0, left / shrink, 0, step, top / shrink)
-    size = (_TILE_PX, _TILE_PX)
-    mode, filtering = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return np.array(picture.transform(size, mode, coefficients, filtering))
+        size = max(1, width // shrink), max(1, height // shrink)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    ratio = np.array([width, height]) / image.shape[1::-1]
+    # Pixel centres of the smaller picture, in the given one.
+    matrix = window[:2] @ np.diag([*ratio, 1.0])
+    matrix[:, 2] += window[0, 0] * (ratio - 1) / 2
+    return cv2.warpAffine(image, matrix, (_TILE_PX, _TILE_PX))
 
 
 def _draw_mesh(image: np.ndarray, record: Any, body: Any, window: np.ndarray) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from hmr_jax.body.joint_sets import JOINT_SETS
 from hmr_jax.body.model import BodyModel
@@ -85,10 +84,8 @@ def proxy_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndar
     """
     shown = np.clip(np.asarray(prediction["proxy"]), 0.0, 1.0)
     # Dimmed, so that the labels can be read.
-    dim = draw.to_uint8(0.7 * shown)
-    grey = Image.fromarray(dim).resize((size_px, size_px))
-    picture = Image.merge("RGB", [grey] * 3)
-    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(9)
+    grey = draw.resized(draw.to_uint8(0.7 * shown), size_px, size_px)
+    canvas = np.repeat(grey[..., None], 3, -1)
     scale = size_px / shown.shape[0]
     places = np.asarray(prediction["proxy_joints_px"], np.float64) * scale
     rows = zip(
@@ -102,14 +99,14 @@ def proxy_tile(prediction: Mapping[str, Any], size_px: int = TILE_PX) -> np.ndar
         if np.isfinite(place).all() and (visible or confidence > 0):
             x, y = np.clip(place, -1e4, 1e4)
             colour = (90, 255, 90) if visible else (255, 80, 80)
-            canvas.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=colour)
+            draw.draw_dot(canvas, place, colour, 1.5)
             corner = _free_place(x + 4, y - 5, taken)
             text = f"{number}:{confidence:.2f}"
             # To the label's nearer end, not through it.
             end = corner[0] if corner[0] > x else corner[0] + _LABEL_PX[0]
-            canvas.line([x, y, end, corner[1] + 5], fill=colour)
-            canvas.text(corner, text, fill=colour, font=font)
-    return np.array(picture)
+            draw.draw_line(canvas, np.array([[x, y], [end, corner[1] + 5]]), colour)
+            draw.draw_text(canvas, text, corner[0], corner[1] + 8, colour, 9)
+    return canvas
 
 
 def _free_place(

@@ -1,20 +1,21 @@
-"""Pictures for people: overlays, skeletons, boxes, contact sheets (numpy and Pillow).
+"""Pictures for people: overlays, skeletons, boxes, contact sheets (numpy and OpenCV).
 
 Images are uint8 arrays [height, width, 3]; every function returns a new one.
 """
 
-import io
+import functools
 import os
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from hmr_jax.files import atomic_write
 from hmr_jax.pictures import decode_picture
 
 LEFT_RGB, RIGHT_RGB, MIDDLE_RGB = (255, 120, 40), (60, 140, 255), (80, 220, 120)
 CAPTION_BAND_PX = 14
+_SHIFT = 4  # OpenCV draws at whole sixteenths of a pixel
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -38,6 +39,68 @@ def _checked(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"expected an image [height, width, 3], got {image.shape}")
     return image
+
+
+def _canvas(image: np.ndarray) -> np.ndarray:
+    """A copy that OpenCV can draw on."""
+    return np.array(_checked(image), order="C")
+
+
+def _sixteenths(places_px: np.ndarray) -> list:
+    # What lies far outside needs no exact place, and has one that fits C integers.
+    near = np.clip(np.nan_to_num(places_px), -1e5, 1e5)
+    return np.round(near * 2**_SHIFT).astype(int).tolist()
+
+
+def draw_line(
+    canvas: np.ndarray, ends_px: np.ndarray, rgb: tuple[int, ...], width_px: int = 1
+) -> None:
+    """Draw a line between two (x, y) into a uint8 picture."""
+    start, end = _sixteenths(np.asarray(ends_px))
+    # A smooth line is a pixel wider than asked for, and pale where it is thin.
+    width, kind = (
+        (width_px - 1, cv2.LINE_AA) if width_px > 2 else (width_px, cv2.LINE_8)
+    )
+    cv2.line(canvas, start, end, rgb, width, kind, _SHIFT)
+
+
+def draw_dot(
+    canvas: np.ndarray,
+    place_px: np.ndarray,
+    rgb: tuple[int, ...],
+    radius_px: float | int,
+) -> None:
+    """Draw a filled circle about (x, y) into a uint8 picture."""
+    *centre, radius = _sixteenths(np.append(place_px, radius_px))
+    cv2.circle(canvas, centre, radius, rgb, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+@functools.cache
+def _font() -> cv2.FontFace:
+    return cv2.FontFace("sans")
+
+
+def draw_text(
+    canvas: np.ndarray,
+    text: str,
+    left_px: float | int,
+    baseline_px: float | int,
+    rgb: tuple[int, ...],
+    size_px: int = 10,
+) -> None:
+    """Write text of any letters into a uint8 picture; what does not fit is cut off."""
+    # The reading of its arguments by name is the only one that knows fonts.
+    place = round(left_px), round(baseline_px)
+    cv2.putText(
+        img=canvas, text=text, org=place, color=rgb, fface=_font(), size=size_px
+    )
+
+
+def text_width(text: str, size_px: int = 10) -> int:
+    """Pixels across that ``draw_text`` takes."""
+    return cv2.getTextSize(
+        imgsize=(0, 0), text=text, org=(0, 0), fface=_font(), size=size_px
+    )[2]
 
 
 def overlay_mesh(
@@ -111,19 +174,15 @@ def draw_skeleton(
         raise ValueError(f"expected {len(parents)} joints, got {len(points)}")
     shown = np.all(np.isfinite(points), axis=1)
     shown &= True if visible is None else np.asarray(visible).astype(bool)
-    # Pillow draws with C integers; what lies far outside needs no exact place.
-    points = np.clip(np.nan_to_num(points), -1e5, 1e5)
     colours = side_colours(parents, joints)
-    picture = Image.fromarray(_checked(image))
-    canvas = ImageDraw.Draw(picture)
-    width = width_px or max(1, round(max(picture.size) / 100))
+    canvas = _canvas(image)
+    width = width_px or max(1, round(max(canvas.shape) / 100))
     for joint, parent in enumerate(parents):
         if parent >= 0 and shown[joint] and shown[parent]:
-            ends = [tuple(points[parent]), tuple(points[joint])]
-            canvas.line(ends, fill=colours[joint], width=width)
-    for x, y in points[shown]:
-        canvas.ellipse([x - width, y - width, x + width, y + width], fill="white")
-    return np.array(picture)
+            draw_line(canvas, points[[parent, joint]], colours[joint], width)
+    for place in points[shown]:
+        draw_dot(canvas, place, (255, 255, 255), width)
+    return canvas
 
 
 def draw_boxes(
@@ -144,28 +203,29 @@ def draw_boxes(
     Returns:
         uint8 image.
     """
-    picture = Image.fromarray(_checked(image))
-    canvas = ImageDraw.Draw(picture)
-    for x, y, width, height in np.asarray(boxes_xywh_px, np.float64).reshape(-1, 4):
-        corners = np.clip([x, y, x + max(width, 0), y + max(height, 0)], -1e5, 1e5)
-        canvas.rectangle(list(corners), outline=colour, width=width_px)
-    return np.array(picture)
+    canvas = _canvas(image)
+    for box in np.asarray(boxes_xywh_px, np.float64).reshape(-1, 4):
+        end = box[:2] + np.maximum(box[2:], 0)
+        first, last = _sixteenths(np.stack([box[:2], end]))
+        cv2.rectangle(canvas, first, last, colour, width_px, cv2.LINE_8, _SHIFT)
+    return canvas
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale a picture.
 
     Args:
-        image: [height, width, 3].
+        image: [height, width, 3] colours or [height, width] grey.
         height: of the result, pixels.
         width: of the result, pixels.
 
     Returns:
-        uint8 image, bilinear.
+        uint8 image; means of areas where it shrinks, else bilinear.
     """
-    size = (width, height)
-    picture = Image.fromarray(_checked(image))
-    return np.array(picture.resize(size, Image.Resampling.BILINEAR))
+    image = to_uint8(image)
+    shrinks = height < image.shape[0] or width < image.shape[1]
+    kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=kind)
 
 
 def add_caption(image: np.ndarray, caption: str) -> np.ndarray:
@@ -179,13 +239,9 @@ def add_caption(image: np.ndarray, caption: str) -> np.ndarray:
         uint8 image, ``CAPTION_BAND_PX`` higher.
     """
     image = _checked(image)
-    height, width = image.shape[:2]
-    picture = Image.new("RGB", (width, height + CAPTION_BAND_PX), (24, 24, 24))
-    picture.paste(Image.fromarray(image))
-    font = ImageFont.load_default(10)
-    canvas = ImageDraw.Draw(picture)
-    canvas.text((2, height + 1), caption, fill=(235, 235, 235), font=font)
-    return np.array(picture)
+    canvas = np.pad(image, ((0, CAPTION_BAND_PX), (0, 0), (0, 0)), constant_values=24)
+    draw_text(canvas, caption, 2, len(image) + 11, (235, 235, 235))
+    return canvas
 
 
 def contact_sheet(
@@ -247,10 +303,10 @@ def encode_image(
     """
     if image_format not in ("png", "jpeg"):
         raise ValueError(f"expected image_format 'png' or 'jpeg', got {image_format!r}")
-    options = {"quality": quality} if image_format == "jpeg" else {}
-    buffer = io.BytesIO()
-    Image.fromarray(to_uint8(image)).save(buffer, image_format, **options)
-    return buffer.getvalue()
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if image_format == "jpeg" else []
+    pixels = to_uint8(image)
+    pixels = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(f".{image_format}", pixels, options)[1].tobytes()
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from PIL import Image, ImageDraw, ImageFont
 
 from hmr_jax.geometry.cameras import weak_perspective_project
 from hmr_jax.render import draw
@@ -253,11 +252,8 @@ def colour_bar(
     row = np.asarray(jet(jnp.linspace(0.0, 1.0, width_px)))
     bar = np.full((height_px, width_px, 3), 255, np.uint8)
     bar[: height_px - 14] = draw.to_uint8(row)[None]
-    picture = Image.fromarray(bar)
-    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         text = f"{100 * largest_m * share:g} cm"
-        length = canvas.textlength(text, font=font)
-        left = 2 + share * (width_px - 4 - length)
-        canvas.text((left, height_px - 13), text, fill="black", font=font)
-    return np.array(picture)
+        left = 2 + share * (width_px - 4 - draw.text_width(text))
+        draw.draw_text(bar, text, left, height_px - 3, (0, 0, 0))
+    return bar
