@@ -42,10 +42,10 @@ import numpy as np  # isort: skip  # noqa: E402
 from hmr_jax.body.joint_sets import SMPL_PARENTS  # isort: skip  # noqa: E402
 from hmr_jax.files import atomic_write  # isort: skip  # noqa: E402
 from hmr_jax.geometry import rotations  # isort: skip  # noqa: E402
-from hmr_jax.solvers.ik_layer import ik_layer  # isort: skip  # noqa: E402
-from hmr_jax.solvers.ik_layer import inverse_kinematics  # isort: skip  # noqa: E402
-from hmr_jax.solvers.ikol_published import TRAIN  # isort: skip  # noqa: E402
-from hmr_jax.solvers.tree_newton import fit_bones  # isort: skip  # noqa: E402
+from hmr_jax.systems.ikol.layer import ik_layer  # isort: skip  # noqa: E402
+from hmr_jax.solvers.inverse_kinematics import inverse_kinematics  # isort: skip  # noqa: E402
+from hmr_jax.systems.ikol.published import TRAIN  # isort: skip  # noqa: E402
+from hmr_jax.solvers.fit_bones import fit_bones  # isort: skip  # noqa: E402
 
 _BATCHES = flags.DEFINE_list("batches", ["1", "64", "1024"], "Numbers of poses.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed calls of each; the median counts.")

@@ -43,7 +43,7 @@ from hmr_jax.distributions.matrix_fisher import (
     sample_matrix_fisher,
 )
 from hmr_jax.files import atomic_write
-from hmr_jax.models.hierprob import vertex_uncertainty
+from hmr_jax.systems.hierprob import vertex_uncertainty
 
 _OUT = flags.DEFINE_string("out", None, "file for the results, JSON")
 _REPEATS = flags.DEFINE_integer(

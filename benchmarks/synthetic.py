@@ -32,7 +32,8 @@ from hmr_jax.files import atomic_write
 from hmr_jax.synthetic.pose_bank import PoseOrder, shipped_bank
 from hmr_jax.synthetic.proxies import make_batch
 from hmr_jax.synthetic.proxy_feed import make_assets
-from hmr_jax.training import hierprob_task, state, step
+from hmr_jax.systems.hierprob import task as hierprob_task
+from hmr_jax.training import state, step
 
 _SIZE = flags.DEFINE_integer("size_px", 256, "side of the pictures")
 _WIDTH = flags.DEFINE_integer("width", 64, "channels of the ResNet's stem")

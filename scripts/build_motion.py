@@ -22,7 +22,7 @@ from hmr_jax.body.joint_sets import SMPL_PARENTS
 from hmr_jax.body.open_assets import open_body_arrays
 from hmr_jax.files import atomic_write
 from hmr_jax.geometry.rotations import twist_cos_sin
-from hmr_jax.solvers.ik_layer import inverse_kinematics
+from hmr_jax.solvers.inverse_kinematics import inverse_kinematics
 from hmr_jax.solvers.types import DESIGNATED_CHILD, LEAF_JOINTS
 
 FPS = 30.0

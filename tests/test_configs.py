@@ -9,10 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from hmr_jax.commands import experiment
+from hmr_jax import systems
 from hmr_jax.synthetic.proxies import ProxyOptions
 from hmr_jax.synthetic.proxy_options import ProxyAugmentation
-from hmr_jax.training import hierprob_task, optimizer, parallel, state, step
+from hmr_jax.systems.hierprob import task as hierprob_task
+from hmr_jax.systems.system import DEVICE_AXIS
+from hmr_jax.training import optimizer, parallel, state, step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "common")
@@ -153,7 +155,7 @@ def test_hierprob_options_are_known(arg):
 )
 def test_step_can_be_traced(name, arg, tiny_body):
     config, _ = load(name, arg)
-    task = experiment.make_task(config)
+    task = systems.get(config.system).task(config)
     tx, _ = optimizer.from_config(
         config.optimizer.to_dict(), total_steps=1000, steps_per_epoch=10
     )
@@ -163,7 +165,7 @@ def test_step_can_be_traced(name, arg, tiny_body):
     )
     mapped = parallel.map_step(
         functools.partial(
-            step.step, task=task, tx=tx, axis_name=parallel.AXIS_NAME, accumulate=1
+            step.step, task=task, tx=tx, axis_name=DEVICE_AXIS, accumulate=1
         ),
         devices=jax.devices()[:1],
     )

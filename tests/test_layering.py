@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -9,21 +10,24 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUMERIC = {"geometry", "body", "solvers", "distributions", "render"}
+PARTS = NUMERIC | {"nn", "losses", "metrics", "synthetic"}
 ALLOWED = {
     "geometry": set(),
     "body": {"geometry"},
     "solvers": {"geometry", "body"},
     "distributions": {"geometry"},
     "render": {"geometry"},
+    "nn": {"geometry"},
     "synthetic": {"geometry", "body", "solvers", "render", "nn"},
-    "nn": set(),
-    "models": NUMERIC | {"nn"},
     "losses": {"geometry", "body", "distributions"},
     "metrics": {"geometry", "body", "distributions"},
-    "training": NUMERIC | {"nn", "models", "losses", "metrics", "synthetic"},
-    "evaluation": NUMERIC | {"nn", "models", "losses", "metrics"},
+    # These drive any system through its interface.
+    "training": {"metrics", "export", "convert", "systems.system"},
+    "evaluation": {"body", "metrics", "training", "systems.system"},
     "convert": {"body"},
-    "export": {"body", "models"},
+    "export": {"body"},
+    # The rooms of the systems; see test_a_system_knows_no_other.
+    "systems": PARTS | {"evaluation", "data_pipelines"},
 }
 # One module of each of these rooms, alone, may be imported from outside the arrows.
 EVERYWHERE = {
@@ -54,16 +58,88 @@ def sources(folder):
     return sorted((ROOT / folder).rglob("*.py"))
 
 
+def named(path):
+    """Modules of the project that a module imports, late and by strings too."""
+    found = set(imports(path))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            path_of = ROOT / node.value.replace(".", "/")
+            if re.fullmatch(r"hmr_jax(\.\w+)+", node.value) and (
+                path_of.is_dir() or path_of.with_suffix(".py").is_file()
+            ):
+                found.add(node.value)
+    return found
+
+
 @pytest.mark.parametrize("room", sorted(ALLOWED))
 def test_rooms_import_along_the_arrows(room):
+    allowed = ALLOWED[room] | EVERYWHERE | {room}
     for path in sources(f"hmr_jax/{room}"):
-        for name in imports(path):
+        for name in named(path):
             parts = name.split(".")
-            if parts[0] != "hmr_jax" or len(parts) == 1:
-                assert parts[0] not in {"data_pipelines", "configs"}, (path, name)
-                continue
-            allowed = ALLOWED[room] | EVERYWHERE | {room}
-            assert parts[1] in allowed, f"{path}: imports {name}"
+            if parts[0] in {"data_pipelines", "configs"}:
+                assert parts[0] in allowed, f"{path}: imports {name}"
+            if parts[0] == "hmr_jax" and len(parts) > 1:
+                one, two = parts[1], ".".join(parts[1:3])
+                assert {one, two} & allowed, f"{path}: imports {name}"
+
+
+def test_a_system_knows_no_other():
+    rooms = {p.name for p in (ROOT / "hmr_jax/systems").iterdir() if p.is_dir()}
+    for room in rooms - {"__pycache__"}:
+        for path in sources(f"hmr_jax/systems/{room}"):
+            for name in named(path):
+                parts = name.split(".")
+                if parts[:2] == ["hmr_jax", "systems"] and len(parts) > 2:
+                    assert parts[2] == room or parts[2] not in rooms, (path, name)
+
+
+def test_only_the_commands_ask_for_systems():
+    """Everything else gets one, and nothing imports a system's room."""
+    rooms = {p.name for p in (ROOT / "hmr_jax/systems").iterdir() if p.is_dir()}
+    for path in sources("hmr_jax"):
+        if "systems" in path.parts:
+            continue
+        for name in named(path):
+            parts = name.split(".")
+            if parts[:2] == ["hmr_jax", "systems"]:
+                assert len(parts) < 3 or parts[2] not in rooms, (path, name)
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_circles_of_modules():
+    """Late imports and strings counted."""
+    files = {module_of(p): p for p in sources("hmr_jax") + sources("data_pipelines")}
+
+    def target(name):
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph = {
+        module: {target(name) for name in named(path)} - {"", module}
+        for module, path in files.items()
+    }
+    done, open_ = set(), []
+
+    def visit(module):
+        assert module not in open_, " -> ".join([*open_[open_.index(module) :], module])
+        if module in done:
+            return
+        open_.append(module)
+        for other in sorted(graph[module]):
+            # A package's own name is what its modules are found by.
+            if not module.startswith(f"{other}."):
+                visit(other)
+        open_.pop()
+        done.add(module)
+
+    for module in sorted(graph):
+        visit(module)
 
 
 def test_tensorflow_and_pytorch_stay_out():

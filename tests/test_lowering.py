@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from hmr_jax import systems
 from hmr_jax.body.open_assets import load_open_body
-from hmr_jax.commands import experiment
 from hmr_jax.render.rasterize import rasterize
-from hmr_jax.solvers.ik_layer import ik_layer
-from hmr_jax.training import state, step
+from hmr_jax.systems.ikol.layer import ik_layer
+from hmr_jax.training import state, step, trained
 from tests.test_configs import blank_batch, load
 
 PLATFORMS = ("cuda", "tpu")
@@ -55,13 +55,13 @@ def prepared(request):
     with config.unlocked():
         config.model.sync_batch_norm = False
     body = load_open_body()
-    system = experiment.system(config)
-    assets = system.make_assets(config, body)
+    system = systems.get(config.system)
+    assets = system.assets(config, body)
     if request.param == "ikol":
         batch = blank_batch(2, config.image_size_px)
     else:
         batch = {"pose_index": np.zeros(2, np.int32)}
-    return config, experiment.make_task(config), batch, assets, body
+    return config, system.task(config), batch, assets, body
 
 
 def test_training_steps_lower(prepared):
@@ -75,8 +75,8 @@ def test_training_steps_lower(prepared):
 
 def test_predictions_lower(prepared):
     config, task, _, _, body = prepared
-    variables = experiment.variable_shapes(task, config)
-    shapes = experiment.system(config).program_inputs(config)
+    variables = trained.variable_shapes(systems.get(config.system), config)
+    shapes = systems.get(config.system).inputs(config)
     batch = {
         name: jax.ShapeDtypeStruct((2, *shape), jnp.float32)
         for name, shape in shapes.items()

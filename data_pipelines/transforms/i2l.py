@@ -2,8 +2,8 @@
 
 Targets that need the body model (mesh, fitted joints, whether a fit is good enough)
 cannot be made here: the batch carries the mirrored pose, the shape, the translation,
-the camera and the affine map, from which ``hmr_jax.training.i2l_targets`` makes them on
-the accelerator.
+the camera and the affine map, from which ``hmr_jax.systems.i2l_meshnet.targets`` makes
+them on the accelerator.
 
 Source: specs/i2l_meshnet.md, sections 8, 10 and 11.
 """
@@ -168,7 +168,7 @@ def _placement(r: dict, draws: dict, options: I2lOptions) -> crop_labels.Placeme
 
 
 def _body_labels(r: dict, placement: crop_labels.Placement, pose_flip) -> dict:
-    """What ``hmr_jax.training.i2l_targets`` needs of the body and the camera."""
+    """What ``hmr_jax.systems.i2l_meshnet.targets`` needs of the body and the camera."""
     image_to_crop = placement.mirrored_to_crop
     return {
         "image_to_crop": image_to_crop,

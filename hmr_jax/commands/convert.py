@@ -54,19 +54,20 @@ def main(argv: list[str]) -> int:
 
     import jax
 
-    from hmr_jax.commands import experiment
+    from hmr_jax import systems
     from hmr_jax.convert.systems import convert_checkpoint
     from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
     from hmr_jax.export.params import save_params
+    from hmr_jax.training.trained import check_finite, variable_shapes
 
     state_dict = read_torch_checkpoint(values.checkpoint, key=values.key)
     template = None
     if values.config is not None:
-        task = experiment.make_task(values.config)
-        template = experiment.variable_shapes(task, values.config)
+        system = systems.get(values.config.system)
+        template = variable_shapes(system, values.config)
     with reading(values.checkpoint, f"a checkpoint of {values.system}"):
         variables = convert_checkpoint(values.system, state_dict, template=template)
-    experiment.check_finite(variables, values.checkpoint)
+    check_finite(variables, values.checkpoint)
     metadata = {"system": values.system, "origin": str(values.checkpoint)}
     save_params(variables, values.out, dtype=values.dtype, metadata=metadata)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -170,7 +170,7 @@ def check_inverse_kinematics() -> str:
     from hmr_jax.body.forward import forward_kinematics, rest_joints
     from hmr_jax.body.open_assets import load_open_body
     from hmr_jax.geometry.rotations import axis_angle_to_matrix
-    from hmr_jax.solvers.ik_layer import inverse_kinematics
+    from hmr_jax.solvers.inverse_kinematics import inverse_kinematics
 
     body = load_open_body()
     rest = rest_joints(body, jnp.zeros(body.num_betas))

@@ -18,7 +18,7 @@ their own metrics for each source.
 from absl import flags, logging
 
 from hmr_jax.commands import cli
-from hmr_jax.remote import location
+from hmr_jax.remote import Location, location
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -79,10 +79,38 @@ def main(argv: list[str]) -> int:
     config = cli.config_of_run(values)
     out = location(values.out or values.workdir)
 
-    from hmr_jax.commands import experiment
     from hmr_jax.training import settings
 
     settings.check(config.to_dict())
-    experiment.system(config).score_and_draw(config, values, out)
+    _score(config, values, out)
     logging.info("results: %s", out / "eval.json")
     return 0
+
+
+def _score(config, values, out: Location) -> None:
+    from hmr_jax.commands.experiment import load_chosen
+    from hmr_jax.commands.results import Results
+    from hmr_jax.training.trained import initial_variables
+
+    system, body, _, trained = load_chosen(config, values)
+    evaluator = system.evaluator(
+        config,
+        body,
+        values.workdir,
+        protocols=tuple(values.protocols),
+        progress=True,
+    )
+    with Results(
+        config, trained.origin, out, evaluator.table, **evaluator.facts
+    ) as results:
+        scores = evaluator.score(trained.variables)
+        results.add("trained", scores)
+        if evaluator.publish is not None:
+            evaluator.publish(scores, out)
+        if values.baselines:
+            untrained = initial_variables(system, config)
+            results.add("untrained network", evaluator.score(untrained))
+            for name, score in evaluator.baselines.items():
+                results.add_baseline(name, score)
+        if values.pictures > 0:
+            evaluator.draw(trained.variables, values.pictures, out)

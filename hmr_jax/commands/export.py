@@ -77,11 +77,11 @@ def main(argv: list[str]) -> int:
         cli.existing(values.workdir, "--workdir")
     config, out = cli.config_of_run(values), pathlib.Path(values.out)
 
-    from hmr_jax.commands import experiment
+    from hmr_jax.commands.experiment import load_chosen
     from hmr_jax.export import params as params_io
     from hmr_jax.export.verify import verify_params
 
-    body, task, trained = experiment.load_chosen(config, values)
+    system, body, task, trained = load_chosen(config, values)
     metadata = {
         "system": config.system,
         "config": config.to_dict(),
@@ -102,25 +102,24 @@ def main(argv: list[str]) -> int:
         include = values.include_body
         if include is None:
             include = not config.body.path
-        _write_program(path, task, trained, body, config, metadata, include)
+        _write_program(path, system, task, trained, body, config, metadata, include)
         print(f"wrote {path}")
         if values.verify:
-            inputs = experiment.system(config).example_inputs(
-                config, body, values.workdir, NUM_EXAMPLES
-            )
+            inputs = system.examples(config, body, values.workdir, NUM_EXAMPLES)
             _verify_program(path, task, trained, body, inputs)
     return 0
 
 
-def _write_program(path, task, trained, body, config, metadata, include) -> None:
-    from hmr_jax.commands import experiment
+def _write_program(
+    path, system, task, trained, body, config, metadata, include
+) -> None:
     from hmr_jax.export import stablehlo
 
     stablehlo.export_program(
         task.predict,
         trained.variables,
         body,
-        experiment.system(config).program_inputs(config),
+        system.inputs(config),
         path,
         metadata=metadata,
         include_body=include,

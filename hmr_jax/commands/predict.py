@@ -210,7 +210,8 @@ def _config(values: Any) -> Any:
 
 def _load(values: Any) -> tuple[Any, Any, dict]:
     """The predictor, its body, and what results depend on."""
-    from hmr_jax.commands import experiment, predict_engine
+    from hmr_jax.commands import predict_engine
+    from hmr_jax.commands.experiment import load_chosen
     from hmr_jax.commands.predict_outputs import checksum
 
     config = _config(values)
@@ -221,10 +222,10 @@ def _load(values: Any) -> tuple[Any, Any, dict]:
         )
     if values.gender:
         config.body.gender = values.gender
-    from hmr_jax.training import hierprob_task
+    from hmr_jax.systems.hierprob import task as hierprob_task
 
     pose2d = predict_engine.load_pose2d(values.pose2d) if values.pose2d else None
-    body, _, trained = experiment.load_chosen(config, values)
+    _, body, _, trained = load_chosen(config, values)
     logging.info("model: %s", trained.origin)
     options = predict_engine.Options(
         size_px=config.image_size_px,

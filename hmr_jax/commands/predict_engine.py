@@ -20,9 +20,9 @@ from hmr_jax.geometry.crops import (
     crop_points,
     uncrop_points,
 )
-from hmr_jax.models.hierprob import predicting
-from hmr_jax.models.pose2d import BOX_SCALE, detect_joints, person_crops
 from hmr_jax.nn.hrnet import CROP_SIZE_PX, HRNet
+from hmr_jax.nn.pose2d import BOX_SCALE, detect_joints, person_crops
+from hmr_jax.systems.hierprob import predict as predicting
 
 PAD_TO_PX = 256
 """Pictures are padded to multiples of this: few sizes, few compilations."""
@@ -88,9 +88,9 @@ def load_pose2d(path: str) -> tuple[Apply, Any]:
         FileNotFoundError: no such file.
         UserError: the parameters are not those of such a network.
     """
-    from hmr_jax.commands.experiment import check_finite
     from hmr_jax.export.params import load_params
     from hmr_jax.training.matching import check_matches
+    from hmr_jax.training.trained import check_finite
 
     variables = load_params(path)
     try:

@@ -229,7 +229,7 @@ def _around(joints: np.ndarray, whole: np.ndarray, threshold: float) -> _Candida
     """A person whose box comes from the joints."""
     import jax.numpy as jnp
 
-    from hmr_jax.models.hierprob.predicting import usable_joints
+    from hmr_jax.systems.hierprob.predict import usable_joints
 
     rows = jnp.asarray(joints[None], jnp.float32)
     visible = np.asarray(usable_joints(rows[..., :2], rows[..., 2], threshold)[0])

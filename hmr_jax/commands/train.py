@@ -18,6 +18,7 @@ import sys
 from absl import flags, logging
 
 from hmr_jax.commands import cli
+from hmr_jax.errors import UserError
 from hmr_jax.remote import Location, location
 
 
@@ -70,24 +71,33 @@ def main(argv: list[str]) -> int:
 def _train(values, workdir: Location) -> int:
     import jax
 
-    from hmr_jax.commands import experiment
-    from hmr_jax.training import loop, optimizer, records
+    from hmr_jax import systems
+    from hmr_jax.training import loop, optimizer, periodic, records, trained
 
     config = values.config
 
-    system = experiment.system(config)
-    body = experiment.load_body(config)
-    assets = system.make_assets(config, body)
-    batches = system.train_batches(config, workdir, assets)
-    total = experiment.num_steps(config, batches.steps_per_epoch)
+    system = systems.get(config.system)
+    body = system.body(config)
+    assets = system.assets(config, body)
+    batches = system.train_data(config, workdir, assets)
+    total = _num_steps(config, batches.steps_per_epoch)
     settings = config.optimizer.to_dict()
     tx, schedule = optimizer.from_config(
         settings, total_steps=total, steps_per_epoch=batches.steps_per_epoch
     )
     stages = system.stages(config, batches.steps_per_epoch, total)
-    task = stages[-1][0]
-    start = _start(config, task)
-    evaluate = system.evaluation(config, task, body, workdir)
+    start = None
+    if any(config.start.values()):
+        # Read only where a run begins anew.
+        def start(variables):
+            return trained.start_from(system, config)(variables)
+
+    evaluate = None
+    if system.evaluates_in_training(config):
+        evaluator = system.evaluator(config, body, workdir)
+        evaluate = periodic.periodic(evaluator, config, workdir)
+    else:
+        logging.info("no evaluation in training: eval.source %r", config.eval.source)
     record = records.RunRecord(
         workdir / "run.json",
         config=config.to_dict(),
@@ -113,15 +123,15 @@ def _train(values, workdir: Location) -> int:
         or config.train.evaluate_every_epochs * batches.steps_per_epoch,
         keep_latest=config.train.keep_latest,
         progress=values.progress,
-        **experiment.best_by(config),
+        **trained.best_by(config),
     )
-    for number, (task, end) in enumerate(stages, start=1):
-        logging.info("stage %d of %d: up to step %d", number, len(stages), end)
+    for stage in stages:
+        logging.info("stage %s: up to step %d", stage.name, stage.until)
         result = loop.train(
-            task,
+            stage.task,
             lambda: batches,
             tx=tx,
-            options=dataclasses.replace(options, num_steps=end),
+            options=dataclasses.replace(options, num_steps=stage.until),
             workdir=workdir,
             assets=assets,
             schedule=schedule,
@@ -138,14 +148,12 @@ def _train(values, workdir: Location) -> int:
     return 0
 
 
-def _start(config, task):
-    """What changes the initial variables; read only where a run begins anew."""
-    from hmr_jax.commands import experiment
-
-    if not any(config.start.values()):
-        return None
-
-    def change(variables):
-        return experiment.start_from(config, task)(variables)
-
-    return change
+def _num_steps(config, steps_per_epoch: int) -> int:
+    """``train.num_steps``, or ``train.num_epochs`` in steps."""
+    steps, epochs = config.train.num_steps, config.train.num_epochs
+    if (steps > 0) == (epochs > 0):
+        raise UserError(
+            "config.train: expected one of num_steps and num_epochs to be positive, "
+            f"found {steps} and {epochs}"
+        )
+    return steps or epochs * steps_per_epoch

@@ -74,6 +74,12 @@ class Protocol:
         return array_key(self.joint_set)
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The overall metrics that tables show."""
+        names = ("PVE",) if self.joint_set == "vertices" else ("MPJPE", "PA-MPJPE")
+        return names + (("PCK", "AUC") if self.groups is not None else ())
+
+    @property
     def root_key(self) -> str:
         """Key of the arrays the root joint is taken from."""
         return array_key(self.root_set or self.joint_set)

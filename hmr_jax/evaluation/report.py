@@ -35,6 +35,14 @@ class Report:
         """Protocol name to metric name to number."""
         return {name: _computed(metrics) for name, metrics in self.means.items()}
 
+    def flat(self) -> dict[str, float]:
+        """The overall numbers as ``protocol/metric``."""
+        return {
+            f"{protocol}/{metric}": metrics[metric].compute()
+            for protocol, metrics in self.means.items()
+            for metric in _listed(metrics)
+        }
+
     def num_counted(self) -> dict[str, int]:
         """Protocol name to the number of samples its headline metric counted."""
         return {k: int(np.isfinite(v).sum()) for k, v in self.per_sample.items()}

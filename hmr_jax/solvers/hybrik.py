@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hmr_jax.geometry import rotations, safe
-from hmr_jax.solvers import _hybrik_frames, _ikol_fk, _ikol_frames
-from hmr_jax.solvers.ikol_published import over_batch
+from hmr_jax.solvers import hybrik_frames, swing_chain, swing_frames
 from hmr_jax.solvers.types import LEAF_JOINTS, IkResult, SolveInfo
 
 PUBLISHED_ADAPTIVE_LEAF_JOINTS = (15, 22, 23, 10, 11)
@@ -24,7 +23,7 @@ PUBLISHED_EPS = 1e-8
 TRUSTED_STRETCH_M = 0.015
 """A bone that is off by more than this is replaced by one of rest length."""
 
-_SPINE3 = _ikol_fk.INNER_JOINTS.index(9)
+_SPINE3 = swing_chain.INNER_JOINTS.index(9)
 
 
 def hybrik_naive(
@@ -78,7 +77,7 @@ def hybrik_naive(
         detach_root_target=detach_root_target,
         leaf_joints=LEAF_JOINTS,
     )
-    return over_batch(
+    return swing_chain.over_batch(
         solve, target_joints_m, rest_joints_m, twist_cos_sin, leaf_quaternions
     )
 
@@ -126,7 +125,7 @@ def hybrik_adaptive(
         detach_root_target=detach_root_target,
         leaf_joints=leaf_joints,
     )
-    return over_batch(
+    return swing_chain.over_batch(
         solve, target_joints_m, rest_joints_m, twist_cos_sin, leaf_quaternions
     )
 
@@ -134,8 +133,8 @@ def hybrik_adaptive(
 def _frames(eps, axis_eps):
     """Exact or guarded pieces."""
     if eps is None:
-        return _hybrik_frames.EXACT
-    return _hybrik_frames.guarded(eps, axis_eps)
+        return hybrik_frames.EXACT
+    return hybrik_frames.guarded(eps, axis_eps)
 
 
 def _closed_form(
@@ -152,20 +151,20 @@ def _closed_form(
     leaf_joints,
 ):
     """One sample of either solver."""
-    rounding = _hybrik_frames.rounding_m(target_m, rest_m)
-    bones = _ikol_fk.ordered_bones(rest_m)
-    aims = _ikol_fk.ordered_bones(target_m)
+    rounding = hybrik_frames.rounding_m(target_m, rest_m)
+    bones = swing_chain.ordered_bones(rest_m)
+    aims = swing_chain.ordered_bones(target_m)
     root_aims = jax.lax.stop_gradient(aims) if detach_root_target else aims
     if fitted_root:
-        root, open_root = _hybrik_frames.fit(bones[:3], root_aims[:3], rounding)
+        root, open_root = hybrik_frames.fit(bones[:3], root_aims[:3], rounding)
     else:
         root = frames.root(bones, root_aims)
-        open_root = _hybrik_frames.root_undetermined(bones, root_aims, rounding)
-    inner_twists = _ikol_fk.inner_twists(twist_cos_sin)
+        open_root = hybrik_frames.root_undetermined(bones, root_aims, rounding)
+    inner_twists = swing_chain.inner_twists(twist_cos_sin)
     twists = frames.twists(bones[3:21], inner_twists)
-    problem = _ikol_fk.Problem(target_m, bones, root, None, aims[3:21], twists)
+    problem = swing_chain.Problem(target_m, bones, root, None, aims[3:21], twists)
     swing = functools.partial(_swing_along, aim, frames.swings, rounding)
-    fixed, spine3 = np.zeros(_ikol_fk.NUM_ANGLES, bool), None
+    fixed, spine3 = np.zeros(swing_chain.NUM_ANGLES, bool), None
     open_spine3 = jnp.asarray(False)
     if fitted_spine3:
         fixed[_SPINE3] = True
@@ -173,10 +172,10 @@ def _closed_form(
         *spine3, open_spine3 = _fit_spine3(problem, swing, rounding, start_at_target)
     local, world, open_swings = _chain(problem, swing, spine3)
     leaves = frames.leaves(leaf_quaternions)
-    all_local, all_world = _ikol_fk.assemble_rotmats(
+    all_local, all_world = swing_chain.assemble_rotmats(
         root, local, world, leaves, leaf_joints
     )
-    joints = _ikol_fk.joints_from_rotmats(world, problem)
+    joints = swing_chain.joints_from_rotmats(world, problem)
     cost = 0.5 * ((joints - target_m) ** 2).sum()
     used_twists = jnp.where(fixed[:, None], 1.0, inner_twists)
     finite = [jnp.isfinite(x).all() for x in (cost, used_twists, leaf_quaternions)]
@@ -227,7 +226,7 @@ def _swing_along(
     aims = aim(target_bones, targets, position, bones, rounding)
     in_parent = rotations.matvec3(rotations.transpose(parent), aims)
     local = rotations.matmul3(swings(bones, in_parent), twists)
-    return local, _hybrik_frames.swing_undetermined(bones, in_parent, rounding)
+    return local, hybrik_frames.swing_undetermined(bones, in_parent, rounding)
 
 
 def _fit_spine3(problem, swing, rounding, start_at_target):
@@ -241,34 +240,34 @@ def _fit_spine3(problem, swing, rounding, start_at_target):
         local, _ = swing(above, position, bone, target_bone, target, twist)
         above = rotations.matmul3(above, local)
         position = position + rotations.matvec3(above, bone)
-    sources = _ikol_fk.spine3_bones(problem.bones_m)
+    sources = swing_chain.spine3_bones(problem.bones_m)
     start = problem.target_m[9:10] if start_at_target else position
-    in_parent = _ikol_frames.turned(above[0].T, problem.target_m[12:15] - start)
-    local, undetermined = _hybrik_frames.fit(sources, in_parent, rounding)
+    in_parent = swing_frames.turned(above[0].T, problem.target_m[12:15] - start)
+    local, undetermined = hybrik_frames.fit(sources, in_parent, rounding)
     return local, rotations.matmul3(above[0], local), undetermined
 
 
 def _chain(problem, swing, spine3):
     """Local and world rotations of the inner joints, level by level, and flags."""
-    own_bones = _ikol_fk.inner_bones(problem.bones_m)
-    child_targets = _ikol_fk.inner_targets(problem.target_m)
+    own_bones = swing_chain.inner_bones(problem.bones_m)
+    child_targets = swing_chain.inner_targets(problem.target_m)
 
     def level(above, inputs):
         one_hot, bones, aims, twists, own, targets, fixed = inputs
-        parent = _ikol_fk.of_parents(one_hot, above[0])
-        position = _ikol_fk.of_parents(one_hot, above[1])
+        parent = swing_chain.of_parents(one_hot, above[0])
+        position = swing_chain.of_parents(one_hot, above[1])
         position = position + rotations.matvec3(parent, own)
         local, undetermined = swing(parent, position, bones, aims, targets, twists)
         here = rotations.matmul3(parent, local)
         if spine3 is not None:
-            local = _ikol_fk.override(local, fixed, spine3[0])
-            here = _ikol_fk.override(here, fixed, spine3[1])
+            local = swing_chain.override(local, fixed, spine3[0])
+            here = swing_chain.override(here, fixed, spine3[1])
         return (here, position), (local, here, undetermined)
 
     root = jnp.broadcast_to(problem.root_rotmat, (3, 3, 3))
     start = root, jnp.zeros_like(root[0])
-    slots = map(_ikol_fk.to_slots, (own_bones, child_targets))
-    mask = np.array(_ikol_fk.spine3_mask())
-    inputs = (*_ikol_fk.level_inputs(problem), *slots, mask)
+    slots = map(swing_chain.to_slots, (own_bones, child_targets))
+    mask = np.array(swing_chain.spine3_mask())
+    inputs = (*swing_chain.level_inputs(problem), *slots, mask)
     outputs = jax.lax.scan(level, start, inputs)[1]
-    return tuple(map(_ikol_fk.from_slots, outputs))
+    return tuple(map(swing_chain.from_slots, outputs))

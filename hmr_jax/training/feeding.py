@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from absl import logging
 
 from hmr_jax.errors import UserError
-from hmr_jax.training.task import Batch
+from hmr_jax.systems.system import Batch
 
 
 @runtime_checkable

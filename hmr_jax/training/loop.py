@@ -19,11 +19,11 @@ from hmr_jax import progress
 from hmr_jax.errors import UserError
 from hmr_jax.files import locked
 from hmr_jax.remote import Location, check_writable, location
+from hmr_jax.systems.system import DEVICE_AXIS, Task, Variables
 from hmr_jax.training import feeding, parallel, processes, records
 from hmr_jax.training.checkpoints import Checkpoints
 from hmr_jax.training.state import TrainState, from_variables, init_key, init_state
 from hmr_jax.training.step import step as train_step
-from hmr_jax.training.task import Task, Variables
 from hmr_jax.training.writers import MetricWriter, run_writer
 
 
@@ -250,7 +250,7 @@ def _run(
             train_step,
             task=task,
             tx=tx,
-            axis_name=parallel.AXIS_NAME,
+            axis_name=DEVICE_AXIS,
             accumulate=options.accumulate,
         )
     )

@@ -16,10 +16,8 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hmr_jax.errors import UserError
+from hmr_jax.systems.system import DEVICE_AXIS
 from hmr_jax.training import processes
-
-AXIS_NAME = "batch"
-"""Name of the mapped axis: for the step's sums and for batch normalisation."""
 
 
 def map_step(
@@ -32,7 +30,7 @@ def map_step(
 
     Args:
         step: ``step(state, batch, rng, assets) -> (state, metrics)`` that adds over
-            ``AXIS_NAME``.
+            ``DEVICE_AXIS``.
         devices: the devices, all of them by default.
         check_replicas: give every device's result a leading axis, for tests that
             compare them.
@@ -44,7 +42,7 @@ def map_step(
     out = 0 if check_replicas else None
     return jax.pmap(
         step,
-        axis_name=AXIS_NAME,
+        axis_name=DEVICE_AXIS,
         in_axes=(None, 0, None, None),
         out_axes=(out, out),
         devices=devices,
@@ -67,7 +65,7 @@ def map_predict(
     """
     devices = list(devices or jax.local_devices())
     mapped = jax.pmap(
-        predict, axis_name=AXIS_NAME, in_axes=(None, 0, None), devices=devices
+        predict, axis_name=DEVICE_AXIS, in_axes=(None, 0, None), devices=devices
     )
 
     def call(variables: Any, batch: Mapping[str, Any], assets: Any) -> Any:
@@ -99,7 +97,7 @@ def shard_batch(
         UserError: the batch does not divide among the devices.
     """
     devices = list(devices or jax.local_devices())
-    sharding = NamedSharding(_mesh(devices), PartitionSpec(AXIS_NAME))
+    sharding = NamedSharding(_mesh(devices), PartitionSpec(DEVICE_AXIS))
 
     def cut(name, leaf):
         leaf = np.asarray(leaf)
@@ -129,7 +127,7 @@ def place(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
 
 
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:
-    return Mesh(np.asarray(devices), (AXIS_NAME,))
+    return Mesh(np.asarray(devices), (DEVICE_AXIS,))
 
 
 def start_processes(

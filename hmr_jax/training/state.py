@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hmr_jax.training.task import Batch, Task, Variables, collections
+from hmr_jax.systems.system import Batch, Task, Variables, collections
 
 
 @flax.struct.dataclass

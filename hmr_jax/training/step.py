@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import optax
 
 from hmr_jax.errors import UserError
+from hmr_jax.systems.system import Batch, Task, Terms, collections
 from hmr_jax.training.state import TrainState
-from hmr_jax.training.task import Batch, Task, Terms, collections
 
 _PREPARING, _SAMPLING = 2**31 - 1, 2**31 - 2
 """Folded into the step's key for ``Task.prepare`` and ``rngs['samples']``; devices

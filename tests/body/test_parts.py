@@ -7,7 +7,7 @@ import pytest
 
 from hmr_jax.body import parts
 from hmr_jax.body.joint_sets import get_joint_set
-from tests.hierprob_inputs import SEED, load_inputs, load_vectors
+from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmr_jax.commands import cli, experiment, predict, predict_outputs
+from hmr_jax import systems
+from hmr_jax.commands import cli, predict, predict_outputs
 from hmr_jax.errors import UserError
 from hmr_jax.export.params import load_params, read_metadata, save_params
+from hmr_jax.training.trained import variable_shapes
 
 CONFIG = "configs/hierprob_cpu.py:quicktest"
 
@@ -27,7 +29,7 @@ def folder(tmp_path_factory):
     (folder / "joints.json").write_text(json.dumps({"a.png": joints.tolist()}))
     config = hierprob_cpu.get_config("quicktest")
     config.image_size_px, config.model.width = 64, 8
-    shapes = experiment.variable_shapes(experiment.make_task(config), config)
+    shapes = variable_shapes(systems.get(config.system), config)
     variables = jax.tree_util.tree_map_with_path(
         lambda path, leaf: _filled(jax.tree_util.keystr(path), leaf.shape, rng), shapes
     )

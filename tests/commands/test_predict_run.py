@@ -16,7 +16,7 @@ from hmr_jax.commands import predict_engine, predict_inputs, predict_outputs
 from hmr_jax.commands.predict_inputs import Choice
 from hmr_jax.commands.predict_run import Run
 from hmr_jax.geometry.crops import box_of_image
-from hmr_jax.models.pose2d import person_crops
+from hmr_jax.nn.pose2d import person_crops
 
 SIZE, SAMPLES = 64, 9
 STEP = 5.0

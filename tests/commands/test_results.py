@@ -11,10 +11,10 @@ from absl import flags
 
 from hmr_jax import remote
 from hmr_jax.commands import cli
-from hmr_jax.commands.hierprob_datasets import write_per_frame
 from hmr_jax.commands.results import Results
 from hmr_jax.errors import UserError
 from hmr_jax.render import draw
+from hmr_jax.systems.hierprob.datasets import write_per_frame
 from hmr_jax.training import records
 
 

@@ -51,7 +51,8 @@ def get_config(arg=None):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     from data_pipelines.builders import conversion
-    from hmr_jax.commands import experiment
+    from hmr_jax import systems
+    from hmr_jax.training.trained import initial_variables
     from tests.data_pipelines.people import People
 
     folder = tmp_path_factory.mktemp("project")
@@ -64,7 +65,7 @@ def config(tmp_path_factory):
     path = folder / "config.py"
     path.write_text(CONFIG.format(folder=folder))
     loaded = runpy.run_path(str(path))["get_config"]()
-    variables = experiment.initial_variables(experiment.make_task(loaded), loaded)
+    variables = initial_variables(systems.get(loaded.system), loaded)
     save_params(spread_out(variables), folder / "start.npz")
     return path
 

@@ -14,8 +14,8 @@ from hmr_jax.convert import (
     to_torch_state_dict,
 )
 from hmr_jax.convert import hierprob as tables
-from hmr_jax.models.hierprob import INIT_CAMERA, INIT_GLOBAL_ROT6D, HierProbNet
 from hmr_jax.nn.hrnet import HRNet
+from hmr_jax.systems.hierprob import INIT_CAMERA, INIT_GLOBAL_ROT6D, HierProbNet
 from tests.convert import torch_writer
 
 

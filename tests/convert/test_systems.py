@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hmr_jax.convert import ikol as ikol_tables
 from hmr_jax.convert import merge, systems, tables
-from hmr_jax.models.ikol import IkolNet
+from hmr_jax.systems.ikol.network import IkolNet
 from tests.convert import torch_writer as writer
 
 SMPL_SHAPES = {"smpl.v_template": (6890, 3), "smpl.parents": (24,)}

@@ -11,8 +11,8 @@ import safetensors.numpy
 
 from hmr_jax.errors import UserError
 from hmr_jax.export import stablehlo
-from hmr_jax.models import ikol
-from tests.models.test_ikol import (
+from hmr_jax.systems.ikol import network as ikol
+from tests.systems.ikol.test_network import (
     SIZE_PX,
     TINY,
     make_batch,

@@ -7,7 +7,7 @@ import pytest
 
 from hmr_jax.geometry import crops
 from hmr_jax.geometry.rotations import quaternion_to_matrix, rot6d_columns_to_matrix
-from tests.hierprob_inputs import SEED, load_inputs, load_vectors
+from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 
 @pytest.fixture(scope="module")

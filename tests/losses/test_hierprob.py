@@ -10,7 +10,7 @@ import pytest
 from configs.hierprob import get_config
 from hmr_jax.losses import elementwise, hierprob
 from hmr_jax.losses.reduce import finish
-from tests.hierprob_inputs import SEED, load_inputs, load_vectors
+from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 losses = functools.partial(hierprob.hierprob_losses, image_size_px=256.0)
 TERMS = {

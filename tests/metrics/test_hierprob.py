@@ -6,7 +6,7 @@ import pytest
 
 from hmr_jax.metrics import hierprob, pose
 from hmr_jax.metrics.accumulate import merge_all
-from tests.hierprob_inputs import SEED, load_inputs, load_vectors
+from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 FIELDS = {
     "vertices_m": "verts",

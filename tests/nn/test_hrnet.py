@@ -10,9 +10,8 @@ import pytest
 
 from hmr_jax.convert import convert_checkpoint
 from hmr_jax.geometry.crops import box_of_image
-from hmr_jax.models import pose2d
-from hmr_jax.nn import hrnet
-from tests.hierprob_inputs import SEED, load_inputs, load_vectors
+from hmr_jax.nn import hrnet, pose2d
+from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 STRIDES = {  # channels, rows, columns that are stored
     "layer1": (16, 8, 8),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmr_jax.nn import proxy
-from tests.hierprob_inputs import SEED, load_inputs, load_vectors
+from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 detect = functools.partial(jax.jit, static_argnames=("options",))(
     lambda images, options=(): proxy.detect_edges(images, **dict(options))

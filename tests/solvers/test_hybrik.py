@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 from hmr_jax.body import forward
 from hmr_jax.solvers import hybrik
 from hmr_jax.solvers.types import LEAF_JOINTS
-from tests.solvers import ikol_vectors as iv
 from tests.solvers import tree_cases as cases
-from tests.solvers.test_ikol_published import degenerate_inputs
+from tests.systems.ikol import vectors as iv
+from tests.systems.ikol.test_published import degenerate_inputs
 
 PUBLISHED = {
     "hybrik_naive_train": functools.partial(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hmr_jax.solvers.ik_layer import inverse_kinematics
-from hmr_jax.solvers.tree_newton import fit_bones
+from hmr_jax.solvers.fit_bones import fit_bones
+from hmr_jax.solvers.inverse_kinematics import inverse_kinematics
 from tests.solvers import tree_cases as cases
 
 COCO = (0, 1, 2, 4, 5, 7, 8, 15, 16, 17, 18, 19, 20, 21)

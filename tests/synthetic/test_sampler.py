@@ -10,7 +10,7 @@ from hmr_jax.body.forward import body_forward, forward_kinematics, regress_joint
 from hmr_jax.body.joint_sets import JOINT_SETS, SMPL_PARENTS
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
 from hmr_jax.render.draw import decode_image
-from hmr_jax.solvers.ik_layer import inverse_kinematics
+from hmr_jax.solvers.inverse_kinematics import inverse_kinematics
 from hmr_jax.solvers.types import DESIGNATED_CHILD, LEAF_JOINTS
 from hmr_jax.synthetic.clothing import figure
 from hmr_jax.synthetic.joint_limits import sample_pose

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from hmr_jax.training.task import Task
+from hmr_jax.systems.system import Task
 
 
 class Affine(nn.Module):

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from hmr_jax import sample_keys
+from hmr_jax.systems.system import DEVICE_AXIS
 from hmr_jax.training import parallel, state, step
 from tests import tolerances
 from tests.training import fakes
@@ -26,7 +27,7 @@ def run(task, *, num_devices=1, accumulate=1, num_steps=5, tx=TX, mapped=True):
         task=task,
         tx=tx,
         accumulate=accumulate,
-        axis_name=parallel.AXIS_NAME if mapped else None,
+        axis_name=DEVICE_AXIS if mapped else None,
     )
     fn = parallel.map_step(fn, devices=devices) if mapped else jax.jit(fn)
     for index in range(num_steps):
@@ -95,19 +96,19 @@ def test_mean_of_means_would_differ():
 
 
 def test_synchronised_norm_is_exact_over_devices():
-    task = fakes.make_task(norm=True, axis_name=parallel.AXIS_NAME)
+    task = fakes.make_task(norm=True, axis_name=DEVICE_AXIS)
     one, _ = run(task)
     two, _ = run(task, num_devices=2)
     assert_same(one.params, two.params, atol=1e-5)  # normalising divides by small sds
     assert_same(one.batch_stats, two.batch_stats)
 
 
-@pytest.mark.parametrize("axis_name", [None, parallel.AXIS_NAME])
+@pytest.mark.parametrize("axis_name", [None, DEVICE_AXIS])
 def test_replicas_agree(axis_name):
     # out_axes=None returns one device's state unchecked: here they all come back.
     task = fakes.make_task(norm=True, axis_name=axis_name, dropout=0.5)
     fn = functools.partial(
-        step.step, task=task, tx=TX, axis_name=parallel.AXIS_NAME, accumulate=2
+        step.step, task=task, tx=TX, axis_name=DEVICE_AXIS, accumulate=2
     )
     start = state.init_state(task, TX, jax.random.key(0), fakes.make_batch(0))
     fn = parallel.map_step(fn, check_replicas=True)
@@ -126,7 +127,7 @@ def test_dropout_repeats_in_time_and_differs_between_devices():
     # differ from what device 0 alone finds.
     half = fakes.make_batch(0, size=4)
     twice = {name: np.concatenate([x, x]) for name, x in half.items()}
-    fn = functools.partial(step.step, task=task, tx=TX, axis_name=parallel.AXIS_NAME)
+    fn = functools.partial(step.step, task=task, tx=TX, axis_name=DEVICE_AXIS)
     results = []
     for batch, devices in ((half, jax.devices()[:1]), (twice, jax.devices()[:2])):
         start = state.init_state(task, TX, jax.random.key(0), half)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from data_pipelines.builders import catalog, layouts, record_source
 from data_pipelines.transforms import crop_labels, geometry, i2l, image, window
 from hmr_jax.body.model import BodyModel
-from hmr_jax.training.i2l_targets import i2l_targets
+from hmr_jax.systems.i2l_meshnet.targets import i2l_targets
 from tests.data_pipelines.transforms.batches import (
     batch_of,
     normal_cdf,

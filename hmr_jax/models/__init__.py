@@ -1,1 +1,0 @@
-"""One module per system: network and decoding to named outputs."""

@@ -1,0 +1,1 @@
+"""I2L-MeshNet (ECCV 2020)."""

@@ -1,0 +1,1 @@
+"""IKOL (AAAI 2023): inverse kinematics as an optimisation layer."""
