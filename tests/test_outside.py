@@ -26,11 +26,12 @@ from hmr_jax.body.npz import read_npy, read_npz
 from hmr_jax.body.readers import load_body, read_arrays
 from hmr_jax.body.surface import read_uv_processed
 from hmr_jax.body.unpickle import load_pickle
-from hmr_jax.commands import cli, person_boxes
+from hmr_jax.commands import cli
 from hmr_jax.convert import read_torch_checkpoint
 from hmr_jax.errors import UserError
 from hmr_jax.export import params, stablehlo
 from hmr_jax.outside import FileError, json_digest, reader, reading
+from hmr_jax.predict import boxes
 from hmr_jax.synthetic import motion, pose_bank
 from hmr_jax.synthetic.textures import read_textures
 from hmr_jax.training.records import RunRecord, plot_curves, read_json
@@ -144,19 +145,19 @@ READERS = {
     ),
     "boxes.json": (
         lambda path: path.write_text(json.dumps(ROWS)),
-        lambda path: person_boxes.read_boxes(str(path)),
+        lambda path: boxes.read_boxes(str(path)),
     ),
     "boxes.npz": (
         lambda path: _save_npz(path, names=np.array(["a", "b"]), boxes=np.ones((2, 5))),
-        lambda path: person_boxes.read_boxes(str(path)),
+        lambda path: boxes.read_boxes(str(path)),
     ),
     "joints.json": (
         lambda path: path.write_text(json.dumps({"a.png": JOINTS.tolist()})),
-        lambda path: person_boxes.read_joints2d(str(path)),
+        lambda path: boxes.read_joints2d(str(path)),
     ),
     "joints.npz": (
         lambda path: _save_npz(path, names=np.array(["a", "b"]), joints2d=JOINTS),
-        lambda path: person_boxes.read_joints2d(str(path)),
+        lambda path: boxes.read_joints2d(str(path)),
     ),
     "params.npz": (
         lambda path: params.save_params(VARIABLES, path),

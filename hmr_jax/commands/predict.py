@@ -1,17 +1,21 @@
-"""Find bodies in pictures, with their uncertainty.
+"""Find bodies in pictures, with their uncertainty where the system knows it.
 
+    hmr-jax predict --workdir=runs/quickstart --images=photos --boxes=boxes.json \\
+        --out=results
     hmr-jax predict --workdir=runs/hierprob --images=photos --joints2d=joints.json \\
         --out=results
     hmr-jax predict --config=configs/hierprob.py --params=hierprob.safetensors \\
         --images=photos --pose2d=hrnet.safetensors --boxes=boxes.json --out=results
 
-2D joints come from an HRNet (--pose2d, parameters written by hmr-jax convert
---system=hrnet) or from a file (--joints2d). Persons are where --boxes says, else around
-the joints of the file, else the whole picture.
+Persons are where --boxes says, else around the joints of --joints2d, else the whole
+picture. Systems that look at 2D joints get them from an HRNet (--pose2d, parameters
+written by hmr-jax convert --system=hrnet) or from the file. Others place the person by
+the focal length (--focal_px).
 
-For each person of a picture NAME.jpg: NAME_0.npz (betas, distributions and rotations of
-the pose, camera, vertices and joints in metres with y up, uncertainty of each vertex,
-2D joints and boxes in pixels of the picture), NAME_0.png and NAME_0_samples.png. For
+For each person of a picture NAME.jpg: NAME_0.npz (betas, rotations of the pose, camera,
+vertices and joints in metres with y up, 2D joints and boxes in pixels of the picture,
+and with distributions these and the uncertainty of each vertex), NAME_0.png and
+NAME_0_samples.png. For
 each picture NAME_overlay.png, all its bodies in their places; predictions.json and
 overview.png (the first 64 persons) over all. pictures.json says which picture each NAME
 belongs to: pictures of equal names get longer ones. Results that are there already are
@@ -20,8 +24,6 @@ Exit code 1 where a picture could not be read or predicted, or has boxes or join
 cannot be its own.
 """
 
-import dataclasses
-import functools
 import pathlib
 from typing import Any
 
@@ -99,7 +101,8 @@ def _define_numbers(values: flags.FlagValues) -> None:
     count("seed", 0, 0, "Of the samples.")
     count("tile_px", 256, 16, "Side of each part of the pictures.")
     number("box_threshold", 0.95, 0.0, 1.0, "A box must have a larger score.")
-    number("box_scale", 1.2, 0.1, 10.0, "Margin around boxes.")
+    number("box_scale", 0.0, 0.0, 10.0, "Margin around boxes; 0: as in training.")
+    number("focal_px", 0.0, 0.0, None, "Focal length; 0: the picture's diagonal.")
     number(
         "visibility_threshold",
         0.75,
@@ -123,11 +126,6 @@ def main(argv: list[str]) -> int:
     given = [*values.images, *rest]  # a shell's photos/*.jpg
     if not (values.workdir or values.params):
         raise cli.UsageError("missing --workdir or --params")
-    if not (values.pose2d or values.joints2d):
-        raise cli.UsageError(
-            "missing 2D joints: give --pose2d=FILE (an HRNet that finds them; see "
-            "hmr-jax convert --system=hrnet) or --joints2d=FILE (joints of your own)"
-        )
     if values.pose2d and values.joints2d:
         raise cli.UsageError("expected --pose2d or --joints2d, found both")
     if is_remote(values.out):
@@ -137,19 +135,19 @@ def main(argv: list[str]) -> int:
     if values.workdir:
         cli.existing(values.workdir, "--workdir")
 
-    from hmr_jax.commands import predict_inputs, predict_names
-    from hmr_jax.commands.predict_outputs import MESH_FORMATS
+    from hmr_jax.predict import names, persons
+    from hmr_jax.predict.outputs import MESH_FORMATS
 
     if not set(values.mesh_formats) <= set(MESH_FORMATS):
         raise cli.UsageError(
             f"--mesh_formats: expected some of {', '.join(MESH_FORMATS)}, found "
             f"{', '.join(values.mesh_formats)}"
         )
-    paths = predict_inputs.list_pictures(given)
-    predict_names.plan(pathlib.Path(values.out), paths)  # before a model is loaded
+    paths = persons.list_pictures(given)
+    names.plan(pathlib.Path(values.out), paths)  # before a model is loaded
     choice = _choice(values, paths)
     predictor, body, settings = _load(values)
-    from hmr_jax.commands import predict_run
+    from hmr_jax.predict import run as predict_run
 
     run = predict_run.Run(
         pathlib.Path(values.out),
@@ -166,22 +164,23 @@ def main(argv: list[str]) -> int:
     )
     report = run(paths, choice)
     print(report.text())
-    print(f"results: {pathlib.Path(values.out) / predict_names.SUMMARY}")
+    print(f"results: {pathlib.Path(values.out) / names.SUMMARY}")
     return 1 if report.failed else 0
 
 
 def _choice(values: Any, paths: list[pathlib.Path]) -> Any:
-    from hmr_jax.commands import person_boxes, predict_inputs
+    from hmr_jax.predict import boxes as person_boxes
+    from hmr_jax.predict import persons
 
     boxes = joints = None
     pictures = [str(path) for path in paths]
     if values.boxes and not values.cropped:
         boxes = person_boxes.read_boxes(values.boxes).for_pictures(pictures)
-        predict_inputs.check_known(boxes, "--boxes")
+        persons.check_known(boxes, "--boxes")
     if values.joints2d:
         joints = person_boxes.read_joints2d(values.joints2d).for_pictures(pictures)
-        predict_inputs.check_known(joints, "--joints2d")
-    return predict_inputs.Choice(
+        persons.check_known(joints, "--joints2d")
+    return persons.Choice(
         boxes=boxes,
         joints=joints,
         threshold=values.box_threshold,
@@ -210,35 +209,44 @@ def _config(values: Any) -> Any:
 
 def _load(values: Any) -> tuple[Any, Any, dict]:
     """The predictor, its body, and what results depend on."""
-    from hmr_jax.commands import predict_engine
+    from hmr_jax import systems
     from hmr_jax.commands.experiment import load_chosen
-    from hmr_jax.commands.predict_outputs import checksum
+    from hmr_jax.predict import engine
+    from hmr_jax.predict.outputs import checksum
 
     config = _config(values)
-    if config.system != "hierprob":
-        raise UserError(
-            f"config.system: expected 'hierprob' (what predict can do so far), found "
-            f"{config.system!r}"
-        )
     if values.gender:
         config.body.gender = values.gender
-    from hmr_jax.systems.hierprob import task as hierprob_task
-
-    pose2d = predict_engine.load_pose2d(values.pose2d) if values.pose2d else None
+    system = systems.get(config.system)
+    people = system.people
+    if people is None:
+        raise UserError(f"config.system: {config.system!r} predicts no persons")
+    if system.needs_joints2d and not (values.pose2d or values.joints2d):
+        raise cli.UsageError(
+            "missing 2D joints: give --pose2d=FILE (an HRNet that finds them; see "
+            "hmr-jax convert --system=hrnet) or --joints2d=FILE (joints of your own)"
+        )
+    pose2d = engine.load_pose2d(values.pose2d) if values.pose2d else None
     _, body, _, trained = load_chosen(config, values)
     logging.info("model: %s", trained.origin)
-    options = predict_engine.Options(
-        size_px=config.image_size_px,
-        num_samples=values.samples,
-        sample_shape=values.sample_shape,
-        visibility_threshold=values.visibility_threshold,
-        box_scale=values.box_scale,
-        side_bands=values.side_bands,
-        seed=values.seed,
-    )
-    apply = functools.partial(hierprob_task.make_model(config).apply, train=False)
-    predictor = predict_engine.Predictor(
-        apply, trained.variables, body, options, pose2d=pose2d
+    options = {
+        "num_samples": values.samples,
+        "sample_shape": values.sample_shape,
+        "visibility_threshold": values.visibility_threshold,
+    }
+    crops = {
+        "padding": values.box_scale or system.padding,
+        "side_bands": values.side_bands,
+        "focal_px": values.focal_px,
+        "seed": values.seed,
+    }
+    predictor = engine.Predictor(
+        people(config, options),
+        trained.variables,
+        body,
+        pose2d=pose2d,
+        needs_joints2d=system.needs_joints2d,
+        **crops,
     )
     settings = {
         "model": trained.origin,
@@ -248,6 +256,8 @@ def _load(values: Any) -> tuple[Any, Any, dict]:
         "body": config.body.path or "open",
         "body_crc": checksum(body),
         "gender": config.body.gender,
-        **dataclasses.asdict(options),
+        "size_px": config.image_size_px,
+        **options,
+        **crops,
     }
     return predictor, body, settings

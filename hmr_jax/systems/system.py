@@ -67,6 +67,27 @@ class Stage(NamedTuple):
     until: int
 
 
+class Seen(NamedTuple):
+    """Persons cut out of pictures, for ``System.people``.
+
+    Attributes:
+        crops: square, RGB in [0, 1], black outside the picture [B, S, S, 3].
+        crop_to_image: from pixels of the crop to those of its picture [B, 2, 3].
+        intrinsics_inv: inverse camera matrix of each picture [B, 3, 3].
+        joints_px: of ``coco_17`` in the crops [B, 17, 2]; None unless the system needs
+            them.
+        confidence: of these joints [B, 17].
+        keys: a random key for each person [B].
+    """
+
+    crops: Any
+    crop_to_image: Any
+    intrinsics_inv: Any
+    joints_px: Any
+    confidence: Any
+    keys: Any
+
+
 class Stream(Protocol):
     """Endless training batches of one process; may be nested.
 
@@ -144,6 +165,14 @@ class System:
         inputs: ``inputs(config)``, what the program from crops to named outputs takes:
             name to shape after the batch axis, float32.
         examples: ``examples(config, body, workdir, count)``, such inputs.
+        people: ``people(config, options)`` gives ``(variables, body, Seen) -> dict`` of
+            named outputs, the batch first: at least ``vertices_m`` (y up, the root's
+            frame turned as seen by the camera), ``camera`` [B, 3] (weak perspective:
+            coordinates of the crop in [-1, 1] are ``s (x + tx)``) and
+            ``joints2d_crop_px``, the body's joints in the crop. None for a system
+            that does not predict persons in pictures.
+        needs_joints2d: whether ``people`` looks at 2D joints.
+        padding: margin around boxes as in training.
     """
 
     task: Callable[[Any], Task]
@@ -155,6 +184,11 @@ class System:
     evaluates_in_training: Callable[[Any], bool]
     inputs: Callable[[Any], Mapping[str, tuple[int, ...]]]
     examples: Callable[[Any, Any, Any, int], Mapping[str, Any]]
+    people: Callable[[Any, Mapping[str, Any]], Callable[..., dict[str, Any]]] | None = (
+        None
+    )
+    needs_joints2d: bool = False
+    padding: float = 1.2
 
 
 def collections(params: Any, batch_stats: Any) -> Variables:

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from hmr_jax import systems
-from hmr_jax.commands import cli, predict, predict_outputs
+from hmr_jax.commands import cli, predict
 from hmr_jax.errors import UserError
 from hmr_jax.export.params import load_params, read_metadata, save_params
+from hmr_jax.predict import outputs
 from hmr_jax.training.trained import variable_shapes
 
 CONFIG = "configs/hierprob_cpu.py:quicktest"
@@ -75,9 +76,9 @@ def test_the_config_in_the_parameters_is_enough(folder, capsys):
     # other parameters under the same name
     variables = load_params(folder / "params.npz")
     before = summary["settings"]["model_crc"]
-    assert predict_outputs.checksum(variables) == before
+    assert outputs.checksum(variables) == before
     changed = jax.tree.map(lambda leaf: np.float32(1.01) * leaf, variables)
-    assert predict_outputs.checksum(changed) != before
+    assert outputs.checksum(changed) != before
     metadata = read_metadata(folder / "params.npz")
     whole = (folder / "params.npz").read_bytes()
     save_params(changed, folder / "params.npz", metadata=metadata)

@@ -8,6 +8,7 @@ from hmr_jax.errors import UserError
 from hmr_jax.systems.bodies import load_body
 from hmr_jax.systems.hierprob import data, task, validation
 from hmr_jax.systems.hierprob.evaluate import evaluates_in_training, evaluator
+from hmr_jax.systems.hierprob.people import people
 from hmr_jax.systems.system import Stage, System
 
 
@@ -61,4 +62,6 @@ SYSTEM = System(
     evaluates_in_training=evaluates_in_training,
     inputs=validation.program_inputs,
     examples=validation.example_inputs,
+    people=people,
+    needs_joints2d=True,
 )

@@ -46,6 +46,13 @@ def transform(config: Any, *, train: bool) -> Any:
     return ikol.IkolTransform(options)
 
 
+def normalization(config: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of red, green and blue in [0, 1]."""
+    from data_pipelines.transforms.image import NORMALIZATIONS
+
+    return NORMALIZATIONS[transform(config, train=False).options.normalization]
+
+
 def train_batches(config: Any, workdir: Any, assets: Any) -> Any:
     """The stream of training batches, see ``record_streams.train_stream``."""
     del assets

@@ -19,7 +19,7 @@ from hmr_jax.evaluation.report import format_table
 from hmr_jax.geometry import alignment, rotations
 from hmr_jax.render import draw
 from hmr_jax.systems import record_streams
-from hmr_jax.systems.ikol.data import eval_batches, transform
+from hmr_jax.systems.ikol.data import eval_batches, normalization
 from hmr_jax.systems.ikol.task import make_task, target_vertices
 from hmr_jax.systems.system import Batch, Evaluator
 
@@ -206,12 +206,10 @@ def overlays(
     Returns:
         uint8 images [S, 2 S, 3].
     """
-    from data_pipelines.transforms.image import NORMALIZATIONS
     from hmr_jax.render import draw, shade
 
     size = config.image_size_px
-    options = transform(config, train=False).options
-    mean, deviation = map(np.asarray, NORMALIZATIONS[options.normalization])
+    mean, deviation = map(np.asarray, normalization(config))
     pictures = []
     rows = np.flatnonzero(np.asarray(batch["valid"]) > 0)[:count]
     for row in rows:

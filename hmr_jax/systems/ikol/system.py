@@ -5,6 +5,7 @@ from typing import Any
 from hmr_jax.systems.bodies import load_body
 from hmr_jax.systems.ikol.data import example_inputs, program_inputs, train_batches
 from hmr_jax.systems.ikol.evaluate import evaluator
+from hmr_jax.systems.ikol.people import people
 from hmr_jax.systems.ikol.task import make_task
 from hmr_jax.systems.system import Stage, System
 
@@ -25,4 +26,6 @@ SYSTEM = System(
     evaluates_in_training=lambda config: bool(config.eval.source),
     inputs=program_inputs,
     examples=example_inputs,
+    people=people,
+    padding=1.25,
 )

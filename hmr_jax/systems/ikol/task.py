@@ -1,7 +1,7 @@
 """IKOL as a trainable task, from a config."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -65,15 +65,8 @@ def make_task(config: Any) -> Task:
         align_quaternion_signs=config["losses"]["align_quaternion_signs"],
         extensions=any(name in weights for name in _EXTENSIONS),
     )
-    to_body = functools.partial(
-        decode,
-        image_size_px=config["image_size_px"],
-        depth_range_m=config["depth_range_m"],
-        scheme=config["ik"]["scheme"],
-        gradient_bound=config["ik"]["gradient_bound"],
-    )
-    published = config["ik"]["scheme"] == "published"
-    flip = config["eval"]["flip_test"]
+    to_body = _decoder(config, TRAIN)
+    predict_raw, to_predicted_body = make_predict(config, model)
 
     def init(rng, batch: Batch) -> Variables:
         # Initialising needs no more than one image.
@@ -88,7 +81,6 @@ def make_task(config: Any) -> Task:
             raw,
             batch,
             body,
-            options=TRAIN if published else None,
             vertices=False,
             layer_mask=batch["has_smpl"][:, 0] > 0,
         )
@@ -98,17 +90,8 @@ def make_task(config: Any) -> Task:
         return values, new["batch_stats"], {}
 
     def predict(variables, batch, body):
-        def apply(images):
-            # Merging two passes would hide what is not finite in one of them.
-            raw = model.apply(variables, images, train=False)
-            finite = _finite(raw[name] for name in _RAW)
-            return {**raw, "uvd": _spoilt(raw["uvd"], finite)}
-
-        if flip:
-            raw = flip_test(apply, batch["image"], published=published)
-        else:
-            raw = apply(batch["image"])
-        out = to_body(raw, batch, body, options=EVAL_AUTOGRAD if published else None)
+        raw = predict_raw(variables, batch["image"])
+        out = to_predicted_body(raw, batch, body)
         # The layer saw the rest pose where these are not finite: no prediction.
         finite = _finite(
             [raw["uvd"], out["pred_joints_m"], *(batch[name] for name in _CAMERA)]
@@ -117,6 +100,45 @@ def make_task(config: Any) -> Task:
         return scored(out, batch, body)
 
     return Task(init, losses, weights, predict)
+
+
+def _decoder(config: Any, published: Any) -> Callable[..., dict[str, Array]]:
+    """``decode`` as a config says, with options of the published scheme."""
+    return functools.partial(
+        decode,
+        image_size_px=config["image_size_px"],
+        depth_range_m=config["depth_range_m"],
+        scheme=config["ik"]["scheme"],
+        gradient_bound=config["ik"]["gradient_bound"],
+        options=published if config["ik"]["scheme"] == "published" else None,
+    )
+
+
+def make_predict(config: Any, model: IkolNet) -> tuple[Callable, Callable]:
+    """The two halves of a prediction.
+
+    Args:
+        config: a whole experiment.
+        model: its network.
+
+    Returns:
+        ``(variables, images) -> raw`` with the flip test where ``eval.flip_test`` says
+        so, NaN in ``uvd`` where an output of the network is not finite; and ``(raw,
+        camera, body) -> predictions`` of ``decode``.
+    """
+    published = config["ik"]["scheme"] == "published"
+    flip = config["eval"]["flip_test"]
+
+    def predict_raw(variables, images):
+        def apply(images):
+            # Merging two passes would hide what is not finite in one of them.
+            raw = model.apply(variables, images, train=False)
+            finite = _finite(raw[name] for name in _RAW)
+            return {**raw, "uvd": _spoilt(raw["uvd"], finite)}
+
+        return flip_test(apply, images, published=published) if flip else apply(images)
+
+    return predict_raw, _decoder(config, EVAL_AUTOGRAD)
 
 
 def _finite(arrays: Iterable[Array]) -> Bool[Array, "batch"]:

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from hmr_jax.body.npz import read_npz
-from hmr_jax.commands.predict_inputs import Person, told
 from hmr_jax.errors import UserError
 from hmr_jax.files import atomic_write
+from hmr_jax.predict.persons import Person, told
 
 KEPT = {
     "shape_mean": "betas_mean",
@@ -23,11 +23,14 @@ KEPT = {
     "pose_v": "pose_v",
     "pose_mode": "pose_rotmats",
     "global_rotmat": "global_rotmat",
+    "betas": "betas",
+    "local_rotmats": "local_rotmats",
     "camera": "camera",
     "camera_translation_m": "camera_translation_m",
     "vertices_m": "vertices_m",
     "reposed_vertices_m": "reposed_vertices_m",
     "joints_m": "joints_m",
+    "root_cam_m": "root_cam_m",
     "joints_coco_m": "joints_coco_m",
     "vertex_uncertainty_m": "vertex_uncertainty_m",
     "box_xywh_px": "box_xywh_px",
@@ -43,8 +46,12 @@ SAMPLES = ("sample_rotmats", "sample_betas", "sample_order")
 """Also written, where bodies were drawn and samples are asked for."""
 MESH_FORMATS = ("obj", "ply", "glb")
 """That ``write_mesh`` writes: text, binary, and what browsers and tools show."""
-_NEEDED = {*KEPT.values(), "made_with"} - {"vertex_uncertainty_m"}
-_MUST_BE_FINITE = ("vertices_m", "pose_rotmats", "betas_mean", "betas_std", "camera")
+_NEEDED = ("vertices_m", "camera", "box_xywh_px", "crop_box_px", "made_with")
+_MUST_BE_FINITE = (
+    *("vertices_m", "camera", "pose_rotmats", "local_rotmats"),
+    *("betas", "betas_mean", "betas_std"),
+)
+_SUMMARY = ("betas", "betas_mean", "betas_std", "camera", "root_cam_m")
 
 
 def result_stem(person: Person) -> str:
@@ -105,7 +112,11 @@ def arrays_of(
     }
     if with_samples and "sample_rotmats" in prediction:
         arrays |= {name: np.asarray(prediction[name]) for name in SAMPLES}
-    bad = [name for name in _MUST_BE_FINITE if not np.isfinite(arrays[name]).all()]
+    bad = [
+        name
+        for name in _MUST_BE_FINITE
+        if name in arrays and not np.isfinite(arrays[name]).all()
+    ]
     if bad:
         raise FloatingPointError(f"the network's {', '.join(bad)} is not finite")
     return arrays
@@ -163,9 +174,7 @@ def summary_row(person: Person, arrays: Mapping[str, np.ndarray]) -> dict[str, A
         "box_xywh_px": numbers("box_xywh_px"),
         "box_score": round(float(arrays["box_score"]), 5),
         "num_joints_visible": int(arrays["joints2d_visible"].sum()),
-        "betas_mean": numbers("betas_mean"),
-        "betas_std": numbers("betas_std"),
-        "camera": numbers("camera"),
+        **{name: numbers(name) for name in _SUMMARY if name in arrays},
     }
     if "vertex_uncertainty_m" in arrays:
         row["mean_uncertainty_m"] = round(

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmr_jax.body.model import BodyModel
-from hmr_jax.commands.predict_inputs import Person
 from hmr_jax.errors import UserError
 from hmr_jax.geometry.crops import (
     Box,
@@ -22,7 +21,8 @@ from hmr_jax.geometry.crops import (
 )
 from hmr_jax.nn.hrnet import CROP_SIZE_PX, HRNet
 from hmr_jax.nn.pose2d import BOX_SCALE, detect_joints, person_crops
-from hmr_jax.systems.hierprob import predict as predicting
+from hmr_jax.predict.persons import Person
+from hmr_jax.systems.system import Seen
 
 PAD_TO_PX = 256
 """Pictures are padded to multiples of this: few sizes, few compilations."""
@@ -32,31 +32,7 @@ _BAND_PX = (CROP_SIZE_PX[0] - CROP_SIZE_PX[1]) // 2
 _WIDENED = CROP_SIZE_PX[0] / CROP_SIZE_PX[1]
 
 Apply = Callable[..., Any]
-"""Variables and input of a network to its output (a mapping), in evaluation mode."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How bodies are predicted.
-
-    Attributes:
-        size_px: side of the proxy representation.
-        num_samples: see ``predicting.predict_people``.
-        sample_shape: see ``predicting.predict_people``.
-        visibility_threshold: see ``predicting.usable_joints``.
-        box_scale: margin around boxes.
-        side_bands: black out what is left and right of the crop in which joints are
-            looked for, as published; else the picture goes on there, as in training.
-        seed: of the samples.
-    """
-
-    size_px: int = 256
-    num_samples: int = 50
-    sample_shape: bool = False
-    visibility_threshold: float = 0.75
-    box_scale: float = BOX_SCALE
-    side_bands: bool = False
-    seed: int = 0
+People = Callable[[Any, BodyModel, Seen], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +44,15 @@ class Cut:
         crop: RGB in [0, 1], float32 [384, 384, 3]; joints are looked for in the
             middle 288 columns.
         shown: centre and size of what it shows of the picture [4].
+        focal_px: focal length of the picture's camera.
+        size_px: width and height of the picture.
     """
 
     person: Person
     crop: np.ndarray
     shown: np.ndarray
+    focal_px: float
+    size_px: tuple[int, int]
 
 
 def load_pose2d(path: str) -> tuple[Apply, Any]:
@@ -119,27 +99,38 @@ class Predictor:
 
     def __init__(
         self,
-        apply: Apply,
+        people: People,
         variables: Any,
         body: BodyModel,
-        options: Options,
         *,
         pose2d: tuple[Apply, Any] | None = None,
+        needs_joints2d: bool = True,
+        padding: float = BOX_SCALE,
+        side_bands: bool = False,
+        focal_px: float = 0.0,
+        seed: int = 0,
     ):
         """Put the variables on the device.
 
         Args:
-            apply: of the body network.
+            people: of the system.
             variables: its variables.
-            body: 24 joints.
-            options: how to predict.
+            body: the body.
             pose2d: of ``load_pose2d``; None where persons come with joints.
+            needs_joints2d: whether ``people`` looks at 2D joints; crops are then those
+                in which they are looked for, else as large as boxes are long.
+            padding: margin around boxes.
+            side_bands: black out what is left and right of the crop in which joints
+                are looked for, as published; else the picture goes on there.
+            focal_px: of the camera of all pictures; 0 takes each one's diagonal.
+            seed: of the samples.
         """
-        self.options = options
         self._variables, self._body = jax.device_put((variables, body))
-        self._people = jax.jit(functools.partial(_people, apply, options))
+        self._seed, self._focal_px, self._needs = seed, focal_px, needs_joints2d
+        self._people = jax.jit(people)
+        cut = functools.partial(_cut, padding, side_bands)
         self._cut = jax.jit(
-            functools.partial(_cut, options.box_scale, options.side_bands)
+            cut if needs_joints2d else functools.partial(_cut_square, padding)
         )
         self._pose2d = None
         if pose2d is not None:
@@ -162,7 +153,9 @@ class Predictor:
         centre = box[:2] + 0.5 * box[2:]
         # Black beyond the border is what the crop shows there anyway.
         crop, shown = self._cut(np.pad(picture, pad)[None], centre[None], box[None, 2:])
-        return Cut(person, np.asarray(crop[0]), np.asarray(shown[0]))
+        focal = self._focal_px or float(np.hypot(width, height))
+        size = (width, height)
+        return Cut(person, np.asarray(crop[0]), np.asarray(shown[0]), focal, size)
 
     def __call__(self, cuts: Sequence[Cut], batch_size: int) -> list[dict[str, Any]]:
         """Predict the bodies of at most one batch.
@@ -172,11 +165,11 @@ class Predictor:
             batch_size: of the compiled program; missing ones are filled up.
 
         Returns:
-            For each person the arrays of ``predicting.predict_people`` without the
-            batch axis (``proxy`` summed over its channels), ``joints2d_px`` and
-            ``joints2d_confidence`` in the picture, ``joints2d_visible``,
-            ``joints2d_body_px`` (the body's joints in the picture), ``box_xywh_px``,
-            ``box_score``, ``crop`` and ``crop_box_px``.
+            For each person the outputs of ``people`` without the batch axis (the
+            joints in the crop become ``joints2d_body_px``, in the picture),
+            ``joints2d_px`` and ``joints2d_confidence`` in the picture (the body's own
+            joints where none were looked for), ``box_xywh_px``, ``box_score``,
+            ``crop`` and ``crop_box_px``.
 
         Raises:
             ValueError: a person without joints, and no network to find them.
@@ -185,13 +178,25 @@ class Predictor:
         crops = jnp.asarray(np.stack([cut.crop for cut in filled]))
         shown = np.stack([cut.shown for cut in filled])
         box = Box(jnp.asarray(shown[:, :2]), jnp.asarray(shown[:, 2:]))
-        joints, confidence = self._observed(filled, crops, box)
-        keys = jnp.stack([person_key(self.options.seed, cut.person) for cut in filled])
-        out = self._people(self._variables, self._body, crops, joints, confidence, keys)
-        out["joints2d_px"] = uncrop_points(joints, box, *SQUARE_PX)
-        body_px = out.pop("joints2d_crop_px")
-        out["joints2d_body_px"] = uncrop_points(body_px, box, *SQUARE_PX)
-        out |= {"joints2d_confidence": confidence, "crop_box_px": shown}
+        joints = confidence = None
+        if self._needs:
+            joints, confidence = self._observed(filled, crops, box)
+        keys = jnp.stack([person_key(self._seed, cut.person) for cut in filled])
+        cameras = np.stack([_inverse_camera(cut) for cut in filled])
+        seen = Seen(crops, _crop_to_image(box), cameras, joints, confidence, keys)
+        out = self._people(self._variables, self._body, seen)
+        body_px = uncrop_points(out.pop("joints2d_crop_px"), box, *SQUARE_PX)
+        if joints is None:
+            found, confidence = body_px, jnp.ones(body_px.shape[:2])
+            out["joints2d_visible"] = confidence > 0
+        else:
+            found = uncrop_points(joints, box, *SQUARE_PX)
+        out |= {
+            "joints2d_px": found,
+            "joints2d_body_px": body_px,
+            "joints2d_confidence": confidence,
+            "crop_box_px": shown,
+        }
         host = jax.device_get(out)
         return [
             {name: value[row] for name, value in host.items()}
@@ -233,19 +238,26 @@ def _joints(apply, variables, crops):
     return found["crop_joints_px"] + offset[None, None], found["confidence"]
 
 
-def _people(apply, options, variables, body, crops, joints, confidence, keys):
-    visible = predicting.usable_joints(joints, confidence, options.visibility_threshold)
-    out = predicting.predict_people(
-        functools.partial(apply, variables),
-        body,
-        crops,
-        joints,
-        visible,
-        keys,
-        size_px=options.size_px,
-        num_samples=options.num_samples,
-        sample_shape=options.sample_shape,
+def _cut_square(scale, picture, centre, size):
+    images = picture.astype(jnp.float32) / 255
+    side = scale * size.max(-1, keepdims=True)
+    box = Box(centre, jnp.concatenate([side, side], -1))
+    square = crop_images(images, box, *SQUARE_PX)
+    return square, jnp.concatenate([box.centre_px, box.size_px], -1)
+
+
+def _inverse_camera(cut: Cut) -> np.ndarray:
+    """The inverse of a camera that looks along the middle of the picture."""
+    width, height = cut.size_px
+    camera = np.array(
+        [[cut.focal_px, 0, width / 2], [0, cut.focal_px, height / 2], [0, 0, 1]]
     )
-    # Only its picture is of use later, and it is large.
-    out["proxy"] = out["proxy"].sum(-1)
-    return out | {"joints2d_visible": visible}
+    return np.linalg.inv(camera).astype(np.float32)
+
+
+def _crop_to_image(box: Box) -> jax.Array:
+    """Affine maps [B, 2, 3] from pixels of the crops to those of the pictures."""
+    scale = box.size_px / SQUARE_PX[0]
+    offset = uncrop_points(jnp.zeros((len(scale), 1, 2)), box, *SQUARE_PX)[:, 0]
+    diagonal = scale[:, :, None] * jnp.eye(2)[None]
+    return jnp.concatenate([diagonal, offset[:, :, None]], -1)

@@ -11,7 +11,7 @@ from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import coco_joints
 from hmr_jax.nn.pose2d import proxy_crops
 from hmr_jax.nn.proxy import proxy_representation
-from hmr_jax.systems.hierprob import predict as predicting
+from hmr_jax.systems.hierprob import people as predicting
 
 SIZE, CROP, SAMPLES = 64, (96, 72), 12
 

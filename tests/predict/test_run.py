@@ -12,11 +12,12 @@ import trimesh
 from PIL import Image
 
 from hmr_jax import files
-from hmr_jax.commands import predict_engine, predict_inputs, predict_outputs
-from hmr_jax.commands.predict_inputs import Choice
-from hmr_jax.commands.predict_run import Run
 from hmr_jax.geometry.crops import box_of_image
 from hmr_jax.nn.pose2d import person_crops
+from hmr_jax.predict import engine, outputs, persons
+from hmr_jax.predict.persons import Choice
+from hmr_jax.predict.run import Run
+from hmr_jax.systems.hierprob.people import people_by
 
 SIZE, SAMPLES = 64, 9
 STEP = 5.0
@@ -44,6 +45,11 @@ def network(variables, proxy):
     }
 
 
+def people(apply, num_samples):
+    options = {"num_samples": num_samples, "sample_shape": False}
+    return people_by(apply, SIZE, {**options, "visibility_threshold": 0.75})
+
+
 @pytest.fixture(scope="module")
 def body(face_body):
     return face_body
@@ -51,9 +57,8 @@ def body(face_body):
 
 @pytest.fixture(scope="module")
 def predictor(body):
-    options = predict_engine.Options(size_px=SIZE, num_samples=SAMPLES)
     variables = {"scale": jnp.float32(20.0)}
-    return predict_engine.Predictor(network, variables, body, options)
+    return engine.Predictor(people(network, SAMPLES), variables, body)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +92,11 @@ def make(out, predictor, body, **changes):
 @pytest.fixture(scope="module")
 def done(folder, predictor, body, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    paths = predict_inputs.list_pictures([str(folder)])
+    paths = persons.list_pictures([str(folder)])
     choice = Choice(joints=joints_table())
-    report = make(
-        out, predictor, body, pictures=True, meshes=predict_outputs.MESH_FORMATS
-    )(paths, choice)
+    report = make(out, predictor, body, pictures=True, meshes=outputs.MESH_FORMATS)(
+        paths, choice
+    )
     return out, paths, choice, report
 
 
@@ -120,18 +125,18 @@ def test_every_person_has_files_and_the_rest_is_told(done):
     assert sheet.shape[2] == 3 and sheet.std() > 10
 
 
-@pytest.mark.parametrize("kind", predict_outputs.MESH_FORMATS)
+@pytest.mark.parametrize("kind", outputs.MESH_FORMATS)
 def test_meshes_hold_the_vertices_of_the_result(done, body, kind):
     out, *_ = done
     mesh = trimesh.load_mesh(out / f"a_1.{kind}", process=False, maintain_order=True)
-    found = predict_outputs.read_result(out / "a_1.npz")["vertices_m"]
+    found = outputs.read_result(out / "a_1.npz")["vertices_m"]
     np.testing.assert_allclose(mesh.vertices, found, atol=1e-6)
     np.testing.assert_array_equal(mesh.faces, body.faces)
 
 
 def test_results_are_those_of_the_pictures(done):
     out, _, choice, _ = done
-    found = predict_outputs.read_result(out / "a_1.npz")
+    found = outputs.read_result(out / "a_1.npz")
     joints = choice.joints["a.png"][1]
     np.testing.assert_allclose(found["joints2d_px"], joints[:, :2], atol=1e-3)
     np.testing.assert_allclose(found["joints2d_confidence"], 0.9, rtol=1e-6)
@@ -153,7 +158,7 @@ def test_results_are_those_of_the_pictures(done):
 
 
 def test_a_black_picture_without_joints_is_finite(done):
-    found = predict_outputs.read_result(done[0] / "b_0.npz")
+    found = outputs.read_result(done[0] / "b_0.npz")
     np.testing.assert_array_equal(found["box_xywh_px"], [0, 0, 40, 70])
     assert not found["joints2d_visible"].any()
     assert np.isfinite(found["vertices_m"]).all()
@@ -179,27 +184,23 @@ def test_a_run_goes_on_where_it_stopped(done, predictor, body):
 
 def test_the_overview_shows_everyone_after_a_resumed_run(done, predictor, body):
     out, paths, choice, _ = done
-    whole = predict_inputs.read_picture(out / "overview.png")
+    whole = persons.read_picture(out / "overview.png")
     (out / "a_1.npz").unlink()
-    report = make(
-        out, predictor, body, pictures=True, meshes=predict_outputs.MESH_FORMATS
-    )(paths, choice)
-    assert report.kept == 2
-    np.testing.assert_array_equal(
-        predict_inputs.read_picture(out / "overview.png"), whole
+    report = make(out, predictor, body, pictures=True, meshes=outputs.MESH_FORMATS)(
+        paths, choice
     )
+    assert report.kept == 2
+    np.testing.assert_array_equal(persons.read_picture(out / "overview.png"), whole)
     report = make(out, predictor, body, pictures=True)(paths, choice)
     assert report.kept == 3
-    np.testing.assert_array_equal(
-        predict_inputs.read_picture(out / "overview.png"), whole
-    )
+    np.testing.assert_array_equal(persons.read_picture(out / "overview.png"), whole)
 
 
 def test_pictures_of_equal_names_keep_their_own_results(
     folder, predictor, body, tmp_path
 ):
     """As a.jpg, a.png, a_jpg.png and the a.png of another folder are."""
-    pixels = predict_inputs.read_picture(folder / "a.png")
+    pixels = persons.read_picture(folder / "a.png")
     paths = [
         tmp_path / name for name in ("x/a.bmp", "x/a.png", "x/a_bmp.png", "y/a.png")
     ]
@@ -286,8 +287,8 @@ def test_a_missing_overlay_is_drawn_from_results(done, predictor, body):
     assert not path.exists()
     report = make(out, predictor, body, pictures=True)(paths, choice)
     assert report.kept == 3 and path.read_bytes() == before
-    picture = predict_inputs.read_picture(paths[0])
-    shown = predict_inputs.read_picture(path)
+    picture = persons.read_picture(paths[0])
+    shown = persons.read_picture(path)
     assert shown.shape == picture.shape and (shown != picture).any()
 
 
@@ -327,25 +328,25 @@ def test_damaged_results_are_no_results(done, tmp_path):
         for place in rng.integers(-2000, 0, 3):  # the archive's directory
             data[place] = rng.integers(256)
         path.write_bytes(data)
-        found = predict_outputs.read_result(path)
+        found = outputs.read_result(path)
         assert found is None or found["crop_box_px"].shape == (4,)
-    arrays = predict_outputs.read_result(done[0] / "a_0.npz")
+    arrays = outputs.read_result(done[0] / "a_0.npz")
     del arrays["camera"]
     np.savez(path, **arrays)
-    assert predict_outputs.read_result(path) is None
+    assert outputs.read_result(path) is None
 
 
 def test_checksums_tell_contents_apart():
     tree = {"a": np.zeros((2, 3), np.float32), "b": jnp.ones(2, jnp.bfloat16)}
-    crc = predict_outputs.checksum(tree)
-    assert crc == predict_outputs.checksum({name: tree[name] for name in ("b", "a")})
+    crc = outputs.checksum(tree)
+    assert crc == outputs.checksum({name: tree[name] for name in ("b", "a")})
     for other in (
         {**tree, "a": tree["a"] + np.float32(1e-6)},
         {**tree, "a": tree["a"].reshape(3, 2)},
         {**tree, "b": tree["b"].astype(jnp.float16)},
         {"a": tree["a"], "c": tree["b"]},
     ):
-        assert predict_outputs.checksum(other) != crc
+        assert outputs.checksum(other) != crc
 
 
 def test_numbers_that_differ_fail_one_picture_alone(folder, predictor, body, tmp_path):
@@ -366,16 +367,13 @@ def test_numbers_that_differ_fail_one_picture_alone(folder, predictor, body, tmp
 
 
 def test_a_network_that_is_not_finite_is_a_failure(folder, body, tmp_path):
-    options = predict_engine.Options(size_px=SIZE, num_samples=0)
     variables = {"scale": jnp.float32(20.0)}
 
     def broken(variables, proxy):
         out = network(variables, proxy)
         return {**out, "camera": out["camera"] * jnp.nan}
 
-    run = make(
-        tmp_path, predict_engine.Predictor(broken, variables, body, options), body
-    )
+    run = make(tmp_path, engine.Predictor(people(broken, 0), variables, body), body)
     report = run([folder / "a.png"], Choice(joints=joints_table()))
     assert len(report.failed) == 2 and not report.people
     assert "camera is not finite" in report.failed[0]["reason"]
@@ -383,9 +381,9 @@ def test_a_network_that_is_not_finite_is_a_failure(folder, body, tmp_path):
 
 
 def test_crops_do_not_depend_on_the_padding(predictor, folder):
-    picture = predict_inputs.read_picture(folder / "a.png")
+    picture = persons.read_picture(folder / "a.png")
     whole = np.array([0.0, 0.0, 50.0, 60.0])
-    person = predict_inputs.Person(folder / "a.png", "a", 0, whole, 1.0, None)
+    person = persons.Person(folder / "a.png", "a", 0, whole, 1.0, None)
     cut = predictor.cut(picture, person)
     images = jnp.asarray(picture[None], jnp.float32) / 255
     expected, shown = person_crops(images, box_of_image(60, 50, (1,)))
@@ -399,11 +397,10 @@ def test_crops_do_not_depend_on_the_padding(predictor, folder):
 
 @pytest.mark.parametrize("side_bands", [False, True])
 def test_bands_beside_the_crop_show_the_picture_or_black(side_bands, body, folder):
-    options = predict_engine.Options(side_bands=side_bands, size_px=SIZE)
-    predictor = predict_engine.Predictor(network, {}, body, options)
+    predictor = engine.Predictor(people(network, 0), {}, body, side_bands=side_bands)
     picture = np.full((100, 400, 3), 255, np.uint8)
     box = np.array([180.0, 30.0, 20.0, 40.0])
-    person = predict_inputs.Person(folder / "a.png", "a", 0, box, 1.0, None)
+    person = persons.Person(folder / "a.png", "a", 0, box, 1.0, None)
     crop = predictor.cut(picture, person).crop
     assert crop[:, 48:-48].min() > 0.99
     band = np.concatenate([crop[:, :48], crop[:, -48:]], 1)
@@ -421,16 +418,15 @@ def test_joints_found_by_a_network_return_to_the_picture(body, tmp_path):
     dot = np.exp(-((x - 60) ** 2 + (y - 70) ** 2) / 200)
     pixels = np.uint8(np.round(255 * dot))[..., None].repeat(3, -1)
     Image.fromarray(pixels).save(tmp_path / "dot.png")
-    options = predict_engine.Options(size_px=SIZE, num_samples=0)
     variables = {"scale": jnp.float32(20.0)}
-    predictor = predict_engine.Predictor(
-        network, variables, body, options, pose2d=(bright_dot, jnp.float32(1.0))
+    predictor = engine.Predictor(
+        people(network, 0), variables, body, pose2d=(bright_dot, jnp.float32(1.0))
     )
     boxes = {"dot.png": [np.array([30.0, 30, 60, 80, 0.99])]}
     report = make(tmp_path / "out", predictor, body)(
         [tmp_path / "dot.png"], Choice(boxes=boxes)
     )
     assert report.people[0]["num_joints_visible"] == 17
-    found = predict_outputs.read_result(tmp_path / "out" / "dot_0.npz")
+    found = outputs.read_result(tmp_path / "out" / "dot_0.npz")
     np.testing.assert_allclose(found["joints2d_px"], [[60, 70]] * 17, atol=1.5)
     assert "vertex_uncertainty_m" not in found

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from hmr_jax.commands import person_boxes, predict_names
-from hmr_jax.commands.predict_names import shown
 from hmr_jax.errors import UserError
 from hmr_jax.files import is_hidden
 from hmr_jax.pictures import SUFFIXES, read_picture
+from hmr_jax.predict import boxes as person_boxes
+from hmr_jax.predict import names as predict_names
+from hmr_jax.predict.names import shown
 
 JOINT_BOX_SCALE = 1.2
 """From the box of the joints to that of the body around them."""
@@ -229,7 +230,7 @@ def _around(joints: np.ndarray, whole: np.ndarray, threshold: float) -> _Candida
     """A person whose box comes from the joints."""
     import jax.numpy as jnp
 
-    from hmr_jax.systems.hierprob.predict import usable_joints
+    from hmr_jax.systems.hierprob.people import usable_joints
 
     rows = jnp.asarray(joints[None], jnp.float32)
     visible = np.asarray(usable_joints(rows[..., :2], rows[..., 2], threshold)[0])

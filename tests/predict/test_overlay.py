@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmr_jax.commands import predict_overlay
-from hmr_jax.commands.predict_inputs import Person
-from hmr_jax.commands.predict_overlay import Overlays, draw_people, fitting
+from hmr_jax.predict import overlay
+from hmr_jax.predict.overlay import Overlays, draw_people, fitting
+from hmr_jax.predict.persons import Person
 
 CAMERA = [0.8, 0.1, -0.2]
 
@@ -138,5 +138,5 @@ def test_a_picture_is_written_with_its_last_person(quad, tmp_path):
 
 
 def test_pictures_of_all_sizes_take_few_programs():
-    assert max(predict_overlay._WINDOWS_PX) >= predict_overlay.LONGEST_PX + 2
-    assert len(predict_overlay._WINDOWS_PX) < 8
+    assert max(overlay._WINDOWS_PX) >= overlay.LONGEST_PX + 2
+    assert len(overlay._WINDOWS_PX) < 8

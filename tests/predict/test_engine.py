@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmr_jax.commands import predict_engine
-from hmr_jax.commands.predict_inputs import Person
 from hmr_jax.export.params import save_params
 from hmr_jax.nn.hrnet import HRNet
+from hmr_jax.predict import engine
+from hmr_jax.predict.persons import Person
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def hrnet():
 
 def test_the_width_is_the_files(hrnet, tmp_path):
     save_params(hrnet, tmp_path / "hrnet.npz")
-    apply, variables = predict_engine.load_pose2d(str(tmp_path / "hrnet.npz"))
+    apply, variables = engine.load_pose2d(str(tmp_path / "hrnet.npz"))
     crops = jax.ShapeDtypeStruct((2, 384, 288, 3), jnp.float32)
     out = jax.eval_shape(apply, variables, crops)
     assert out["heatmaps"].shape == (2, 96, 72, 17)
@@ -39,20 +39,20 @@ def test_networks_of_other_joints_and_broken_ones_are_refused(hrnet, tmp_path):
     params = {**hrnet["params"], "final_layer": last}
     save_params({**hrnet, "params": params}, path)
     with pytest.raises(ValueError, match=r"other\.npz does not fit.*final_layer"):
-        predict_engine.load_pose2d(str(path))
+        engine.load_pose2d(str(path))
     last = jax.tree.map(lambda a: a + np.nan, hrnet["params"]["final_layer"])
     params = {**hrnet["params"], "final_layer": last}
     save_params({**hrnet, "params": params}, path)
     with pytest.raises(ValueError, match="NaN or infinity in params.final_layer"):
-        predict_engine.load_pose2d(str(path))
+        engine.load_pose2d(str(path))
     with pytest.raises(FileNotFoundError):
-        predict_engine.load_pose2d(str(tmp_path / "none.npz"))
+        engine.load_pose2d(str(tmp_path / "none.npz"))
 
 
 def test_keys_tell_persons_apart():
     def bits(path, index, seed=0):
         person = Person(pathlib.Path(path), "a", index, np.zeros(4), 1.0, None)
-        key = predict_engine.person_key(seed, person)
+        key = engine.person_key(seed, person)
         return tuple(jax.random.key_data(key).tolist())
 
     keys = [

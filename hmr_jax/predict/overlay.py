@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hmr_jax.body.model import BodyModel
-from hmr_jax.commands.predict_inputs import Person
-from hmr_jax.commands.predict_pictures import OVERLAY_OPACITY, vertex_colours
 from hmr_jax.geometry.cameras import to_camera_axes, weak_perspective_project
+from hmr_jax.predict.persons import Person
+from hmr_jax.predict.pictures import OVERLAY_OPACITY, vertex_colours
 from hmr_jax.render import draw, uncertainty
 
 LONGEST_PX = 1600

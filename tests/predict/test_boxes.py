@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from hmr_jax.commands import person_boxes
 from hmr_jax.errors import UserError
+from hmr_jax.predict import boxes as person_boxes
 
 JOINTS = np.arange(51.0).reshape(17, 3)
 

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from hmr_jax.commands import predict_names, predict_outputs
-from hmr_jax.commands.predict_names import LEDGER, MAX_BYTES, OVERVIEW, SUMMARY
+from hmr_jax.predict import names as predict_names
+from hmr_jax.predict import outputs
+from hmr_jax.predict.names import LEDGER, MAX_BYTES, OVERVIEW, SUMMARY
 
 
 def plan(out, *paths):
@@ -75,7 +76,7 @@ def test_names_last_when_pictures_and_results_move_together(tmp_path):
         "a_12.npz",
         "a_0_samples.png",
         "a_overlay.png",
-        *(f"a_0.{kind}" for kind in predict_outputs.MESH_FORMATS),
+        *(f"a_0.{kind}" for kind in outputs.MESH_FORMATS),
     ],
 )
 def test_files_of_others_keep_their_names(tmp_path, foreign):

@@ -10,18 +10,14 @@ from absl import logging
 
 from hmr_jax import progress
 from hmr_jax.body.model import BodyModel
-from hmr_jax.commands import (
-    predict_inputs,
-    predict_names,
-    predict_outputs,
-    predict_overlay,
-    predict_pictures,
-)
-from hmr_jax.commands.predict_engine import Cut, Predictor
-from hmr_jax.commands.predict_inputs import Person
-from hmr_jax.commands.predict_names import OVERVIEW, SUMMARY
 from hmr_jax.errors import UserError
 from hmr_jax.files import locked
+from hmr_jax.predict import names as predict_names
+from hmr_jax.predict import outputs, overlay, persons
+from hmr_jax.predict import pictures as predict_pictures
+from hmr_jax.predict.engine import Cut, Predictor
+from hmr_jax.predict.names import OVERVIEW, SUMMARY
+from hmr_jax.predict.persons import Person
 from hmr_jax.render import draw
 from hmr_jax.training import records
 
@@ -62,7 +58,7 @@ class Run:
         batch_size: persons at once.
         pictures: draw them.
         uncropped: also draw all persons of a picture in it.
-        meshes: formats to write meshes in, of ``predict_outputs.MESH_FORMATS``.
+        meshes: formats to write meshes in, of ``outputs.MESH_FORMATS``.
         keep_samples: write what was drawn.
         overwrite: replace results that are there.
         tile_px: side of each part of the pictures.
@@ -80,9 +76,7 @@ class Run:
     overwrite: bool = False
     tile_px: int = predict_pictures.TILE_PX
 
-    def __call__(
-        self, paths: Sequence[pathlib.Path], choice: predict_inputs.Choice
-    ) -> Report:
+    def __call__(self, paths: Sequence[pathlib.Path], choice: persons.Choice) -> Report:
         """Go through pictures.
 
         Args:
@@ -100,18 +94,16 @@ class Run:
         with locked(self.out, "predicting here"):
             return self._go(paths, choice)
 
-    def _go(
-        self, paths: Sequence[pathlib.Path], choice: predict_inputs.Choice
-    ) -> Report:
+    def _go(self, paths: Sequence[pathlib.Path], choice: persons.Choice) -> Report:
         names = predict_names.plan(self.out, paths)
         predict_names.write_ledger(self.out, names)
         report = Report()
         waiting: list[Cut] = []
         tiles: _Tiles = {}
-        overlays = predict_overlay.Overlays(
+        overlays = overlay.Overlays(
             self.out, self.body, drawn=self.pictures and self.uncropped
         )
-        found = predict_inputs.walk(paths, names, choice, report.skipped, report.failed)
+        found = persons.walk(paths, names, choice, report.skipped, report.failed)
         for picture, people in progress.bar(found, total=len(paths), unit="pictures"):
             overlays.begin(picture, people)
             for person in people:
@@ -135,17 +127,17 @@ class Run:
         """A person's result that need not be made."""
         if self.overwrite:
             return None
-        path = self.out / f"{predict_outputs.result_stem(person)}.npz"
-        arrays = predict_outputs.read_result(path)
+        path = self.out / f"{outputs.result_stem(person)}.npz"
+        arrays = outputs.read_result(path)
         if arrays is None:
             return None
-        made_with = predict_outputs.fingerprint(self.settings, person)
+        made_with = outputs.fingerprint(self.settings, person)
         if str(arrays["made_with"]) != made_with:
             raise UserError(
                 f"{path}: was made with another model, other settings, another "
                 "picture, other boxes or joints; give another --out, or --overwrite"
             )
-        report.people.append(predict_outputs.summary_row(person, arrays))
+        report.people.append(outputs.summary_row(person, arrays))
         report.kept += 1
         return arrays
 
@@ -160,7 +152,7 @@ class Run:
         cuts: list[Cut],
         report: Report,
         tiles: "_Tiles",
-        overlays: predict_overlay.Overlays,
+        overlays: overlay.Overlays,
     ) -> None:
         for cut, prediction in zip(
             cuts, self.predictor(cuts, self.batch_size), strict=True
@@ -173,27 +165,25 @@ class Run:
                     person.index,
                 )
             try:
-                arrays = predict_outputs.arrays_of(
-                    prediction, with_samples=self.keep_samples
-                )
+                arrays = outputs.arrays_of(prediction, with_samples=self.keep_samples)
             except FloatingPointError as error:
                 logging.error("%s: person %d: %s", person.path, person.index, error)
-                reason = {**predict_inputs.told(person.path), "person": person.index}
+                reason = {**persons.told(person.path), "person": person.index}
                 report.failed.append({**reason, "reason": str(error)})
                 overlays.add(person, None, new=True)
                 continue
             self._write(person, prediction, arrays)
             self._tile(tiles, cut, arrays)
             overlays.add(person, arrays, new=True)
-            report.people.append(predict_outputs.summary_row(person, arrays))
+            report.people.append(outputs.summary_row(person, arrays))
 
     def _write(self, person, prediction, arrays) -> None:
         """Write a person's files; the result last, for it says that all is there."""
-        stem = predict_outputs.result_stem(person)
+        stem = outputs.result_stem(person)
         faces = np.asarray(self.body.faces)
         for kind in self.meshes:
             path = self.out / f"{stem}.{kind}"
-            predict_outputs.write_mesh(path, arrays["vertices_m"], faces)
+            outputs.write_mesh(path, arrays["vertices_m"], faces)
         if self.pictures:
             sheet = predict_pictures.person_sheet(prediction, self.body, self.tile_px)
             draw.save_png(self.out / f"{stem}.png", sheet)
@@ -202,14 +192,14 @@ class Run:
                     prediction, self.body, self.tile_px
                 )
                 draw.save_png(self.out / f"{stem}_samples.png", sheet)
-        made_with = predict_outputs.fingerprint(self.settings, person)
-        predict_outputs.write_result(self.out / f"{stem}.npz", arrays, made_with)
+        made_with = outputs.fingerprint(self.settings, person)
+        outputs.write_result(self.out / f"{stem}.npz", arrays, made_with)
 
     def _tile(self, tiles: "_Tiles", cut: Cut, arrays: dict) -> None:
         """Draw a person's part of the overview, from the result alone."""
         if self.pictures and len(tiles) < predict_pictures.OVERVIEW_LIMIT:
             tiles[cut.person.path, cut.person.index] = (
-                predict_outputs.result_stem(cut.person),
+                outputs.result_stem(cut.person),
                 predict_pictures.overview_tile(
                     cut.crop, arrays, self.body, self.tile_px // 2
                 ),

@@ -17,6 +17,8 @@ SAMPLE_COLUMNS = 6
 OVERVIEW_LIMIT = 64
 OVERLAY_OPACITY = 0.85
 _LABEL_PX = (32, 9)
+_SHOWN_SETS = {17: "coco_17", 24: "smpl_24"}
+"""Number of 2D joints to their joint set."""
 
 
 def vertex_colours(prediction: Mapping[str, Any]) -> Any:
@@ -142,7 +144,6 @@ def person_sheet(
     """
     colours = vertex_colours(prediction)
     posed = to_camera_axes(jnp.asarray(prediction["vertices_m"]))
-    rest = to_camera_axes(jnp.asarray(prediction["reposed_vertices_m"]))
 
     def seen(vertices, degrees, rgb=None):
         return uncertainty.view(
@@ -155,12 +156,15 @@ def person_sheet(
             prediction, prediction["vertices_m"], body, size_px, colours
         ),
         "turned by 180 degrees": seen(posed, 180, colours),
-        "mean shape": seen(rest, 0),
-        "edges, joints and confidence": proxy_tile(prediction, size_px),
         "turned by 90 degrees": seen(posed, 90, colours),
         "turned by 270 degrees": seen(posed, 270, colours),
-        "mean shape, from the side": seen(rest, 90),
     }
+    if "proxy" in prediction:
+        tiles["edges, joints and confidence"] = proxy_tile(prediction, size_px)
+    if "reposed_vertices_m" in prediction:
+        rest = to_camera_axes(jnp.asarray(prediction["reposed_vertices_m"]))
+        tiles["shape"] = seen(rest, 0)
+        tiles["shape, from the side"] = seen(rest, 90)
     sheet = draw.contact_sheet(list(tiles.values()), 4, list(tiles))
     if colours is None:
         return sheet
@@ -219,11 +223,12 @@ def overview_tile(
     # From pixels of the picture to the tile's.
     box = np.asarray(arrays["crop_box_px"], np.float64)
     places = (np.asarray(arrays["joints2d_px"], np.float64) - box[:2]) / box[2:]
+    joint_set = JOINT_SETS[_SHOWN_SETS[len(places)]]
     skeleton = draw.draw_skeleton(
         crop_tile(prediction, size_px),
         (places + 0.5) * size_px,
-        JOINT_SETS["coco_17"].parents,
+        joint_set.parents,
         visible=np.asarray(arrays["joints2d_visible"]),
-        joints=JOINT_SETS["coco_17"].joints,
+        joints=joint_set.joints,
     )
     return np.concatenate([skeleton, overlay_tile(prediction, body, size_px)], 1)

@@ -6,7 +6,9 @@ and the uncertainty of every vertex.
 Source: specs/hierprob.md sections 9 and 15.
 """
 
+import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +29,57 @@ from hmr_jax.systems.hierprob.decode import (
     samples_by_fit,
     vertex_spread,
 )
+from hmr_jax.systems.hierprob.task import make_model
+from hmr_jax.systems.system import Seen
 
 SHOWN_SAMPLES = 8
+
+
+def people(
+    config: Any, options: Mapping[str, Any]
+) -> Callable[[Any, BodyModel, Seen], dict[str, Array]]:
+    """What finds the bodies of a batch of persons, see ``System``.
+
+    Args:
+        config: an experiment.
+        options: ``num_samples`` and ``sample_shape`` of ``predict_people``, and
+            ``visibility_threshold`` of ``usable_joints``.
+    """
+    apply = functools.partial(make_model(config).apply, train=False)
+    return people_by(apply, config.image_size_px, options)
+
+
+def people_by(
+    apply: Callable[..., Any], size_px: int, options: Mapping[str, Any]
+) -> Callable[[Any, BodyModel, Seen], dict[str, Array]]:
+    """``people`` for a network.
+
+    Args:
+        apply: variables and proxy representations to the output of ``HierProbNet``.
+        size_px: side of the proxy representation.
+        options: see ``people``.
+    """
+
+    def predict(variables: Any, body: BodyModel, seen: Seen) -> dict[str, Array]:
+        visible = usable_joints(
+            seen.joints_px, seen.confidence, options["visibility_threshold"]
+        )
+        out = predict_people(
+            lambda proxy: apply(variables, proxy),
+            body,
+            seen.crops,
+            seen.joints_px,
+            visible,
+            seen.keys,
+            size_px=size_px,
+            num_samples=options["num_samples"],
+            sample_shape=options["sample_shape"],
+        )
+        # Only its picture is of use later, and it is large.
+        out["proxy"] = out["proxy"].sum(-1)
+        return out | {"joints2d_visible": visible}
+
+    return predict
 
 
 def usable_joints(

@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmr_jax.commands import person_boxes, predict_inputs
-from hmr_jax.commands.predict_inputs import Choice, persons_in
+from hmr_jax.predict import boxes, persons
+from hmr_jax.predict.persons import Choice, persons_in
 
 PATH = pathlib.Path("x/a.png")
 NEAR, FAR, UNSURE = [40, 30, 20, 20, 0.99], [0, 0, 20, 20, 0.98], [0, 0, 90, 70, 0.5]
 
 
-def boxes(*rows):
+def boxes_of(*rows):
     return {"a.png": [np.array(row, float) for row in rows]}
 
 
-def persons(choice):
+def found_in(choice):
     return persons_in(PATH, "a", 100, 80, choice)
 
 
 def test_persons_are_those_of_certain_boxes():
-    found, reason = persons(Choice(boxes=boxes(FAR, UNSURE, NEAR)))
+    found, reason = found_in(Choice(boxes=boxes_of(FAR, UNSURE, NEAR)))
     assert [p.index for p in found] == [0, 1] and not reason
     np.testing.assert_array_equal([p.box_xywh_px for p in found], [FAR[:4], NEAR[:4]])
     assert [p.score for p in found] == [0.98, 0.99]
-    found, _ = persons(Choice(boxes=boxes(FAR, UNSURE, NEAR), nearest_centre=True))
+    found, _ = found_in(Choice(boxes=boxes_of(FAR, UNSURE, NEAR), nearest_centre=True))
     np.testing.assert_array_equal(found[0].box_xywh_px, NEAR[:4])
     assert len(found) == 1 and found[0].index == 0
-    found, _ = persons(Choice(boxes=boxes(FAR, UNSURE, NEAR), threshold=0.4))
+    found, _ = found_in(Choice(boxes=boxes_of(FAR, UNSURE, NEAR), threshold=0.4))
     assert len(found) == 3
 
 
@@ -38,23 +38,23 @@ def test_persons_are_those_of_certain_boxes():
     [
         ({}, "no box: the file does not mention it"),
         ({"b.png": []}, "no box: the file does not mention it"),
-        (boxes(), "no box: the file has no person for a.png"),
-        (boxes(UNSURE), "none of 1 boxes has a score above 0.95"),
+        (boxes_of(), "no box: the file has no person for a.png"),
+        (boxes_of(UNSURE), "none of 1 boxes has a score above 0.95"),
     ],
 )
 def test_pictures_without_persons_and_the_true_reason(table, said):
-    found, reason = persons(Choice(boxes=table))
+    found, reason = found_in(Choice(boxes=table))
     assert not found and reason == said
-    (whole,), _ = persons(Choice(boxes=table, whole_if_none=True))
+    (whole,), _ = found_in(Choice(boxes=table, whole_if_none=True))
     np.testing.assert_array_equal(whole.box_xywh_px, [0, 0, 100, 80])
     assert "no box" in whole.note
 
 
 def test_pictures_without_boxes_or_joints():
-    (whole,), _ = persons(Choice())
+    (whole,), _ = found_in(Choice())
     np.testing.assert_array_equal(whole.box_xywh_px, [0, 0, 100, 80])
     assert whole.joints is None and not whole.note
-    found, reason = persons(Choice(joints={"b.png": [np.ones((17, 3))]}))
+    found, reason = found_in(Choice(joints={"b.png": [np.ones((17, 3))]}))
     assert not found and reason == "no 2D joints: the file does not mention it"
 
 
@@ -84,7 +84,7 @@ def test_boxes_that_cannot_be_this_pictures_are_refused(box, said):
     with pytest.raises(
         ValueError, match=rf"a\.png: the file: a\.png: person 1: .*{said}"
     ):
-        persons(Choice(boxes=boxes(NEAR, box)))
+        found_in(Choice(boxes=boxes_of(NEAR, box)))
 
 
 @pytest.mark.parametrize("place", [(1e6, 40), (50, -1e6), (201, 40), (50, -101)])
@@ -93,25 +93,25 @@ def test_joints_far_outside_the_picture_are_refused(place):
     with pytest.raises(
         ValueError, match=r"a\.png: the file: a\.png: person 1: .*near it, .*joint 3 at"
     ):
-        persons(Choice(joints=joints))
+        found_in(Choice(joints=joints))
 
 
 @pytest.mark.parametrize(
     "joint", [(199, 40, 0.9), (-5, 85, 0.9), (1e6, 40, 0.0), (np.nan, np.nan, np.nan)]
 )
 def test_joints_near_the_picture_or_missing_are_not(joint):
-    found, _ = persons(Choice(joints={"a.png": [with_joint(*joint)]}))
+    found, _ = found_in(Choice(joints={"a.png": [with_joint(*joint)]}))
     assert len(found) == 1
 
 
 def test_of_two_pictures_of_one_name_only_the_one_that_is_meant_has_boxes():
-    table = person_boxes.Table({"x/a.png": [np.array(NEAR)]})
+    table = boxes.Table({"x/a.png": [np.array(NEAR)]})
     both = table.for_pictures(["x/a.png", "y/a.png"])
-    assert len(persons(Choice(boxes=both))[0]) == 1
+    assert len(found_in(Choice(boxes=both))[0]) == 1
     other = pathlib.Path("y/a.png")
     found, reason = persons_in(other, "a", 100, 80, Choice(boxes=both))
     assert not found and "does not mention it" in reason
-    unclear = person_boxes.Table(boxes(NEAR), "boxes.json")
+    unclear = boxes.Table(boxes_of(NEAR), "boxes.json")
     unclear = unclear.for_pictures(["x/a.png", "y/a.png"])
     with pytest.raises(
         ValueError,
@@ -125,26 +125,26 @@ def test_joints_go_with_boxes_or_make_them():
     second[:, :2] = [[50.0, 40.0]]
     second[0, :2], second[16] = [30.0, 20.0], [90.0, 70.0, 0.1]
     joints = {"a": [first, second]}
-    found, _ = persons(Choice(joints=joints, boxes=boxes(UNSURE, NEAR)))
+    found, _ = found_in(Choice(joints=joints, boxes=boxes_of(UNSURE, NEAR)))
     assert len(found) == 1
     np.testing.assert_array_equal(found[0].joints, second)
     with pytest.raises(ValueError, match=r"a\.png: .*found 1 and 2"):
-        persons(Choice(joints=joints, boxes=boxes(NEAR)))
-    found, _ = persons(Choice(joints=joints))
+        found_in(Choice(joints=joints, boxes=boxes_of(NEAR)))
+    found, _ = found_in(Choice(joints=joints))
     # the first has its joints in one place; an uncertain ankle makes no box
     np.testing.assert_array_equal(found[0].box_xywh_px, [0, 0, 100, 80])
     assert "no two joints" in found[0].note
     np.testing.assert_allclose(found[1].box_xywh_px, [28, 18, 24, 24])
-    found, _ = persons(Choice(joints=joints, cropped=True))
+    found, _ = found_in(Choice(joints=joints, cropped=True))
     for person in found:
         np.testing.assert_array_equal(person.box_xywh_px, [0, 0, 100, 80])
 
 
 def test_files_of_unknown_pictures(caplog):
     def check(*names):
-        table = person_boxes.Table(dict.fromkeys(names, []))
+        table = boxes.Table(dict.fromkeys(names, []))
         pictures = ["x/a.png", "x/0012.jpg"]
-        predict_inputs.check_known(table.for_pictures(pictures), "--boxes")
+        persons.check_known(table.for_pictures(pictures), "--boxes")
 
     check("a.png", "12")
     check("a", "d.png")
@@ -159,13 +159,13 @@ def test_listing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [str(tmp_path), str(tmp_path / "a.png"), "a.jpg", "x/../b.JPG"]
     (tmp_path / "x").mkdir()
-    paths = predict_inputs.list_pictures(words)
+    paths = persons.list_pictures(words)
     assert [path.name for path in paths] == ["a.jpg", "a.png", "b.JPG"]
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        predict_inputs.list_pictures([str(tmp_path / "none")])
+        persons.list_pictures([str(tmp_path / "none")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no pictures"):
-        predict_inputs.list_pictures([str(tmp_path / "empty")])
+        persons.list_pictures([str(tmp_path / "empty")])
 
 
 def test_reading(tmp_path):
@@ -174,13 +174,13 @@ def test_reading(tmp_path):
     exif = picture.getexif()
     exif[274] = 6  # the camera was turned: to be shown after a quarter turn
     picture.save(tmp_path / "a.png", exif=exif)
-    found = predict_inputs.read_picture(tmp_path / "a.png")
+    found = persons.read_picture(tmp_path / "a.png")
     np.testing.assert_array_equal(found, np.rot90(pixels, -1))
     picture.convert("L").save(tmp_path / "grey.png")
-    assert predict_inputs.read_picture(tmp_path / "grey.png").shape == (20, 30, 3)
+    assert persons.read_picture(tmp_path / "grey.png").shape == (20, 30, 3)
     picture.save(tmp_path / "b.jpg")
     data = (tmp_path / "b.jpg").read_bytes()
     for name, content in (("cut.jpg", data[: len(data) // 2]), ("no.jpg", b"text")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name}: no whole picture"):
-            predict_inputs.read_picture(tmp_path / name)
+            persons.read_picture(tmp_path / name)

@@ -1,0 +1,1 @@
+"""Persons in pictures: who is where, their bodies, result files and pictures."""
