@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import lsp_joints

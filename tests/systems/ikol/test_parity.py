@@ -191,7 +191,7 @@ def train_step(stored, body, frozen, dtype):
             train=True,
             mutable=["batch_stats"],
         )
-        out = decode(
+        out = decode_raw(
             raw, cam, body, image_size_px=SIZE_PX, scheme="published", options=TRAIN
         )
         terms = ikol_losses(out, batch, align_quaternion_signs=False)
