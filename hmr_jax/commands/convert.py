@@ -55,21 +55,36 @@ def main(argv: list[str]) -> int:
     import jax
 
     from hmr_jax import systems
-    from hmr_jax.convert.systems import convert_checkpoint
+    from hmr_jax.convert.checkpoints import convert_checkpoint
     from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
     from hmr_jax.export.params import save_params
     from hmr_jax.training.trained import check_finite, variable_shapes
 
+    kind = _kind(values.system)
     state_dict = read_torch_checkpoint(values.checkpoint, key=values.key)
     template = None
     if values.config is not None:
         system = systems.get(values.config.system)
         template = variable_shapes(system, values.config)
     with reading(values.checkpoint, f"a checkpoint of {values.system}"):
-        variables = convert_checkpoint(values.system, state_dict, template=template)
+        variables = convert_checkpoint(kind, state_dict, template=template)
     check_finite(variables, values.checkpoint)
     metadata = {"system": values.system, "origin": str(values.checkpoint)}
     save_params(variables, values.out, dtype=values.dtype, metadata=metadata)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"wrote {values.out}: {count:,} parameters")
     return 0
+
+
+def _kind(name: str):
+    """Whose checkpoint it is: a system's, or that of a network that others use."""
+    from hmr_jax import systems
+    from hmr_jax.convert import hrnet
+
+    networks = {"hrnet": hrnet.CHECKPOINT}
+    if name not in (*systems.NAMES, *networks):
+        raise cli.UsageError(
+            f"--system: expected one of {sorted((*systems.NAMES, *networks))}, "
+            f"found {name!r}"
+        )
+    return networks.get(name) or systems.get(name).checkpoint

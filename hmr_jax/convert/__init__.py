@@ -1,6 +1,6 @@
 """Reader of PyTorch checkpoints without PyTorch, key tables and strict merging."""
 
-from hmr_jax.convert.systems import (
+from hmr_jax.convert.checkpoints import (
     convert_checkpoint,
     load_backbone,
     to_torch_state_dict,

@@ -93,3 +93,8 @@ def find_table(names: Iterable[str]) -> tables.Table:
     if "transition1.0.0.weight" not in set(names):
         raise UserError("checkpoint: expected an HRNet, found no transition1.0.0")
     return hrnet_table()
+
+
+CHECKPOINT = tables.Checkpoint(
+    find_table=find_table, make_table=lambda *_: hrnet_table(), has_depth=False
+)

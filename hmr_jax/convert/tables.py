@@ -6,7 +6,7 @@ A table is data. Each system has one; ``merge`` applies it in both directions.
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,23 @@ class Table:
 
 COUNTER_PATTERN = r".*\.num_batches_tracked"
 """PyTorch's count of updates of a running average; nothing reads it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A kind of checkpoint, as the authors of a network wrote it.
+
+    Attributes:
+        find_table: the names in a state dict (or it) to the table of what they become.
+        make_table: variables and the depth of their ResNet to that table.
+        has_depth: whether the depth is needed.
+        constants: further entries of their state dicts.
+    """
+
+    find_table: Callable[[Mapping[str, np.ndarray]], Table]
+    make_table: Callable[[Mapping[str, Any], Any], Table]
+    has_depth: bool = True
+    constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def conv(name: str, *path: str, layout: str = "conv") -> dict[str, Entry]:

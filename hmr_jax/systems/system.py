@@ -165,6 +165,7 @@ class System:
         inputs: ``inputs(config)``, what the program from crops to named outputs takes:
             name to shape after the batch axis, float32.
         examples: ``examples(config, body, workdir, count)``, such inputs.
+        checkpoint: the authors' kind of checkpoint, a ``convert.tables.Checkpoint``.
         people: ``people(config, options)`` gives ``(variables, body, Seen) -> dict`` of
             named outputs, the batch first: at least ``vertices_m`` (y up, the root's
             frame turned as seen by the camera), ``camera`` [B, 3] (weak perspective:
@@ -184,6 +185,7 @@ class System:
     evaluates_in_training: Callable[[Any], bool]
     inputs: Callable[[Any], Mapping[str, tuple[int, ...]]]
     examples: Callable[[Any, Any, Any, int], Mapping[str, Any]]
+    checkpoint: Any
     people: Callable[[Any, Mapping[str, Any]], Callable[..., dict[str, Any]]] | None = (
         None
     )

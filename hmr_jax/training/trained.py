@@ -167,7 +167,7 @@ def start_from(
     if not given:
         return None
     if "backbone" in given:
-        from hmr_jax.convert.systems import load_backbone, with_backbone
+        from hmr_jax.convert.checkpoints import load_backbone, with_backbone
 
         shapes = variable_shapes(system, config)
         backbone = load_backbone(given["backbone"], template=shapes)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hmr_jax.__main__ import main
-from hmr_jax.convert import systems
+from hmr_jax.convert import checkpoints as systems
 from hmr_jax.errors import UserError
 from tests.convert import torch_writer as writer
 

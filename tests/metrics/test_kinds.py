@@ -1,7 +1,7 @@
 import pytest
 
-from hmr_jax.metrics.hierprob import METRES_NAMES
 from hmr_jax.metrics.kinds import higher_is_better, kind_of
+from hmr_jax.systems.hierprob.metrics import METRES_NAMES
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hmr_jax.convert import convert_checkpoint
+from hmr_jax.convert.hrnet import CHECKPOINT as HRNET
 from hmr_jax.geometry.crops import box_of_image
 from hmr_jax.nn import hrnet, pose2d
 from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
@@ -30,7 +31,7 @@ def stored(parity_dir):
 def apply(parity_dir, recipe):
     path = parity_dir / "hierprob" / "manifest_hrnet.json"
     state = recipe.fill_state_dict(json.loads(path.read_text()), SEED)
-    variables = convert_checkpoint("hrnet", state)
+    variables = convert_checkpoint(HRNET, state)
     net = jax.jit(functools.partial(hrnet.HRNet().apply, train=False))
     return functools.partial(net, variables)
 

@@ -19,10 +19,10 @@ from hmr_jax.body.model import BodyModel
 from hmr_jax.errors import UserError
 from hmr_jax.geometry.cameras import to_camera_axes, weak_perspective_project
 from hmr_jax.geometry.rotations import axis_angle_to_matrix
-from hmr_jax.metrics.hierprob import IMAGE_SIZE_PX, METRES_NAMES, pixels_of_norm
 from hmr_jax.nn.proxy import resized_representation
 from hmr_jax.render.rasterize import rasterize
 from hmr_jax.systems.hierprob import scores
+from hmr_jax.systems.hierprob.metrics import IMAGE_SIZE_PX, METRES_NAMES, pixels_of_norm
 
 SIZE_PX = int(IMAGE_SIZE_PX)
 NUM_SAMPLES = 10

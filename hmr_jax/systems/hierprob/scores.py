@@ -15,13 +15,13 @@ from hmr_jax.body.forward import body_forward
 from hmr_jax.body.model import BodyModel
 from hmr_jax.errors import UserError
 from hmr_jax.metrics.accumulate import Mean, merge_all
-from hmr_jax.metrics.hierprob import (
+from hmr_jax.systems import hierprob
+from hmr_jax.systems.hierprob.metrics import (
     IMAGE_SIZE_PX,
     frame_metrics,
     pixels_of_norm,
     with_mode_first,
 )
-from hmr_jax.systems import hierprob
 
 Fields = dict[str, Array]
 

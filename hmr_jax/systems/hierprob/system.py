@@ -7,6 +7,7 @@ from absl import logging
 from hmr_jax.errors import UserError
 from hmr_jax.systems.bodies import load_body
 from hmr_jax.systems.hierprob import data, task, validation
+from hmr_jax.systems.hierprob.checkpoint import CHECKPOINT
 from hmr_jax.systems.hierprob.evaluate import evaluates_in_training, evaluator
 from hmr_jax.systems.hierprob.people import people
 from hmr_jax.systems.system import Stage, System
@@ -62,6 +63,7 @@ SYSTEM = System(
     evaluates_in_training=evaluates_in_training,
     inputs=validation.program_inputs,
     examples=validation.example_inputs,
+    checkpoint=CHECKPOINT,
     people=people,
     needs_joints2d=True,
 )

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from hmr_jax.errors import UserError
-from hmr_jax.losses.hierprob import NAMES, hierprob_losses
 from hmr_jax.nn.proxy import NUM_CHANNELS, resized_representation
 from hmr_jax.sample_keys import keys_of_rows
 from hmr_jax.synthetic.pose_law import PoseLaw
@@ -19,6 +18,7 @@ from hmr_jax.synthetic.proxies import (
 )
 from hmr_jax.synthetic.proxy_options import ProxyAugmentation
 from hmr_jax.systems import hierprob
+from hmr_jax.systems.hierprob.losses import NAMES, hierprob_losses
 from hmr_jax.systems.network_arguments import network_values
 from hmr_jax.systems.system import Batch, Task, Variables
 

@@ -9,11 +9,11 @@ import numpy as np
 from hmr_jax import progress
 from hmr_jax.body.model import BodyModel
 from hmr_jax.errors import UserError
-from hmr_jax.metrics.hierprob import METRES_NAMES
 from hmr_jax.synthetic.proxies import make_batch
 from hmr_jax.systems.hierprob import scores
 from hmr_jax.systems.hierprob import task as tasks
 from hmr_jax.systems.hierprob.data import backgrounds_of, validation_assets
+from hmr_jax.systems.hierprob.metrics import METRES_NAMES
 from hmr_jax.systems.system import Variables
 
 Config = Any

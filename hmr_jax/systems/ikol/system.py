@@ -3,6 +3,7 @@
 from typing import Any
 
 from hmr_jax.systems.bodies import load_body
+from hmr_jax.systems.ikol.checkpoint import CHECKPOINT
 from hmr_jax.systems.ikol.data import example_inputs, program_inputs, train_batches
 from hmr_jax.systems.ikol.evaluate import evaluator
 from hmr_jax.systems.ikol.people import people
@@ -26,6 +27,7 @@ SYSTEM = System(
     evaluates_in_training=lambda config: bool(config.eval.source),
     inputs=program_inputs,
     examples=example_inputs,
+    checkpoint=CHECKPOINT,
     people=people,
     padding=1.25,
 )

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float
 from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.errors import UserError
-from hmr_jax.losses.ikol import heatmap_loss, ikol_losses
 from hmr_jax.systems.ikol.decode import REGRESSED_SET, decode, flip_test
 from hmr_jax.systems.ikol.layer import SCHEMES
+from hmr_jax.systems.ikol.losses import heatmap_loss, ikol_losses
 from hmr_jax.systems.ikol.network import IkolNet
 from hmr_jax.systems.ikol.published import EVAL_AUTOGRAD, TRAIN
 from hmr_jax.systems.network_arguments import network_values

@@ -12,11 +12,11 @@ from flax.traverse_util import flatten_dict
 from configs.hierprob import get_config
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint
-from hmr_jax.convert import hierprob as tables
 from hmr_jax.convert.tables import LAYOUTS
-from hmr_jax.losses import hierprob as losses
 from hmr_jax.losses.reduce import finish
 from hmr_jax.systems import hierprob
+from hmr_jax.systems.hierprob import checkpoint as tables
+from hmr_jax.systems.hierprob import losses
 from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 pytestmark = pytest.mark.slow

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hmr_jax.body.forward import body_forward, rest_joints
-from hmr_jax.losses.ikol import ikol_losses
 from hmr_jax.losses.reduce import finish
 from hmr_jax.systems.ikol.decode import decode as decode_raw
 from hmr_jax.systems.ikol.decode import flip_test, lift_joints, merge_flipped
+from hmr_jax.systems.ikol.losses import ikol_losses
 from hmr_jax.systems.ikol.network import IkolNet
 from tests import tolerances
 

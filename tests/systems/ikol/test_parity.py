@@ -17,17 +17,18 @@ from flax.traverse_util import flatten_dict
 from configs.common import base
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint, read_torch_checkpoint
-from hmr_jax.convert.ikol import ikol_table
 from hmr_jax.convert.tables import LAYOUTS
-from hmr_jax.losses.ikol import ikol_losses
 from hmr_jax.losses.reduce import finish
+from hmr_jax.systems.ikol.checkpoint import CHECKPOINT as IKOL
+from hmr_jax.systems.ikol.checkpoint import ikol_table
 from hmr_jax.systems.ikol.decode import decode as decode_raw
 from hmr_jax.systems.ikol.decode import merge_flipped
+from hmr_jax.systems.ikol.losses import ikol_losses
 from hmr_jax.systems.ikol.network import IkolNet
 from hmr_jax.systems.ikol.published import EVAL_AUTOGRAD, EVAL_EFFICIENT, TRAIN
 from tests.conftest import enable_x64
 from tests.convert import torch_writer
-from tests.losses.test_ikol import published_batch
+from tests.systems.ikol.test_losses import published_batch
 
 SEED = 11
 SIZE_PX = 256
@@ -70,7 +71,7 @@ def variables(tmp_path_factory, state_dict):
     """Through a file as the original would have written it."""
     path = tmp_path_factory.mktemp("parity") / "model.pth"
     torch_writer.write_zip(path, torch_writer.tensors(state_dict, True))
-    return convert_checkpoint("ikol", read_torch_checkpoint(path))
+    return convert_checkpoint(IKOL, read_torch_checkpoint(path))
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,22 @@
-"""Conversion by system name, and ImageNet backbones."""
+"""Conversion of whole checkpoints, and ImageNet backbones."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hmr_jax.convert import hierprob, hrnet, ikol, merge, tables
+from hmr_jax.convert import merge, tables
 from hmr_jax.convert.torch_checkpoint import read_torch_checkpoint
 from hmr_jax.errors import UserError
 from hmr_jax.outside import reading
-
-SYSTEMS: dict[str, Callable[[Iterable[str]], tables.Table]] = {
-    "ikol": ikol.find_table,
-    "hierprob": hierprob.find_table,
-    "hrnet": hrnet.find_table,
-}
-"""System to the function that finds its table from a checkpoint."""
 
 _CLASSIFIER = r"fc\.(weight|bias)"
 
 
 def convert_checkpoint(
-    system: str,
+    kind: tables.Checkpoint,
     state_dict: Mapping[str, np.ndarray],
     *,
     template: Mapping[str, Any] | None = None,
@@ -31,7 +24,7 @@ def convert_checkpoint(
     """Turn a published state dict into our variables, strictly.
 
     Args:
-        system: a name of ``SYSTEMS``.
+        kind: whose checkpoint it is.
         state_dict: what ``read_torch_checkpoint`` returned.
         template: variables, or their shapes, of the model to be filled.
 
@@ -39,43 +32,33 @@ def convert_checkpoint(
         ``{'params': ..., 'batch_stats': ...}``, float32.
 
     Raises:
-        UserError: an unknown system, or names or shapes that do not fit (all listed).
+        UserError: names or shapes that do not fit (all listed).
     """
-    if system not in SYSTEMS:
-        raise UserError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
-    table = SYSTEMS[system](state_dict)
+    table = kind.find_table(state_dict)
     return merge.to_variables(state_dict, table, template=template)
 
 
 def to_torch_state_dict(
-    system: str, variables: Mapping[str, Any], *, depth: int | None = None
+    kind: tables.Checkpoint, variables: Mapping[str, Any], *, depth: int | None = None
 ) -> dict[str, np.ndarray]:
     """Our variables under the published names, for use with the original's code.
 
     Args:
-        system: a name of ``SYSTEMS``.
+        kind: whose checkpoint it is to be.
         variables: ``{'params': ..., 'batch_stats': ...}``.
-        depth: of the ResNet; 'hrnet' has none.
+        depth: of the ResNet, where there is one.
 
     Returns:
         PyTorch name to array, without the body model's.
 
     Raises:
-        UserError: an unknown system, no depth, or variables that do not fit.
+        UserError: no depth, or variables that do not fit.
     """
-    if system not in SYSTEMS:
-        raise UserError(f"system: expected one of {list(SYSTEMS)}, got {system!r}")
-    if system == "hrnet":
-        return merge.to_state_dict(variables, hrnet.hrnet_table())
-    if depth is None:
-        raise UserError(f"depth: expected that of the ResNet of {system!r}, got None")
-    params = variables["params"]
-    if system == "hierprob":
-        table = hierprob.hierprob_table(depth, len(params["pose"]))
-        constants = {n: array.copy() for n, array in hierprob.CONSTANTS.items()}
-        return constants | merge.to_state_dict(variables, table)
-    deconvs = [n for n in params["deconv"] if n.startswith("deconv")]
-    return merge.to_state_dict(variables, ikol.ikol_table(depth, len(deconvs)))
+    if depth is None and kind.has_depth:
+        raise UserError("depth: expected that of the ResNet, got None")
+    constants = {name: array.copy() for name, array in kind.constants.items()}
+    table = kind.make_table(variables, depth)
+    return constants | merge.to_state_dict(variables, table)
 
 
 def load_backbone(

@@ -70,3 +70,12 @@ def _check_constants(state_dict: Mapping[str, np.ndarray]) -> None:
                 f"checkpoint: expected {name} = {expected.tolist()}, found "
                 f"{found.tolist()}: weights of another network"
             )
+
+
+CHECKPOINT = tables.Checkpoint(
+    find_table=find_table,
+    make_table=lambda variables, depth: hierprob_table(
+        depth, len(variables["params"]["pose"])
+    ),
+    constants=CONSTANTS,
+)

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmr_jax.metrics import hierprob, pose
+from hmr_jax.metrics import pose
 from hmr_jax.metrics.accumulate import merge_all
+from hmr_jax.systems.hierprob import metrics as hierprob
 from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 FIELDS = {

@@ -13,9 +13,11 @@ from hmr_jax.convert import (
     read_torch_checkpoint,
     to_torch_state_dict,
 )
-from hmr_jax.convert import hierprob as tables
+from hmr_jax.convert.hrnet import CHECKPOINT as HRNET
 from hmr_jax.nn.hrnet import HRNet
 from hmr_jax.systems.hierprob import INIT_CAMERA, INIT_GLOBAL_ROT6D, HierProbNet
+from hmr_jax.systems.hierprob import checkpoint as tables
+from hmr_jax.systems.hierprob.checkpoint import CHECKPOINT as HIERPROB
 from tests.convert import torch_writer
 
 
@@ -38,8 +40,8 @@ def model_shapes(net, channels):
 @pytest.mark.parametrize(
     ("system", "name", "net", "channels", "depth", "entries", "scalars"),
     [
-        ("hierprob", "net", HierProbNet(), 18, 18, 224, 12616684),
-        ("hrnet", "hrnet", HRNet(), 3, None, 1754, 63595745),
+        (HIERPROB, "net", HierProbNet(), 18, 18, 224, 12616684),
+        (HRNET, "hrnet", HRNet(), 3, None, 1754, 63595745),
     ],
 )
 def test_the_published_state_dict_fits_name_by_name(
@@ -78,16 +80,16 @@ def small():
 
 
 def test_round_trip(small):
-    state = to_torch_state_dict("hierprob", small, depth=18)
+    state = to_torch_state_dict(HIERPROB, small, depth=18)
     np.testing.assert_array_equal(state["init_glob"], [INIT_GLOBAL_ROT6D])
     np.testing.assert_array_equal(state["init_cam"], np.array(INIT_CAMERA, np.float32))
     assert state["fc_pose.22.0.weight"].shape == (5, 6 + 21 * 7)
-    back = convert_checkpoint("hierprob", state, template=small)
+    back = convert_checkpoint(HIERPROB, state, template=small)
     jax.tree.map(np.testing.assert_array_equal, back, small)
 
 
 def test_the_best_epoch_is_read_unless_another_is_named(tmp_path, small):
-    state = to_torch_state_dict("hierprob", small, depth=18)
+    state = to_torch_state_dict(HIERPROB, small, depth=18)
     last = {n: a + 1 if n == "fc1.bias" else a for n, a in state.items()}
     content = {
         "epoch": 295,
@@ -106,25 +108,25 @@ def test_the_best_epoch_is_read_unless_another_is_named(tmp_path, small):
 
 
 def test_other_constants_and_names_are_refused(small):
-    state = to_torch_state_dict("hierprob", small, depth=18)
+    state = to_torch_state_dict(HIERPROB, small, depth=18)
     other = state | {"init_cam": np.array([1, 0, 0], np.float32)}
     with pytest.raises(ValueError, match=r"expected init_cam = .*found \[1.0, 0.0"):
-        convert_checkpoint("hierprob", other)
+        convert_checkpoint(HIERPROB, other)
     with pytest.raises(ValueError, match="the constant init_glob, found none"):
         convert_checkpoint(
-            "hierprob", {n: a for n, a in state.items() if n != "init_glob"}
+            HIERPROB, {n: a for n, a in state.items() if n != "init_glob"}
         )
     with pytest.raises(ValueError, match=r"unexpected: fc_extra\.bias"):
-        convert_checkpoint("hierprob", state | {"fc_extra.bias": np.zeros(2)})
+        convert_checkpoint(HIERPROB, state | {"fc_extra.bias": np.zeros(2)})
     del state["fc_pose.3.2.bias"]
     with pytest.raises(ValueError, match=r"missing: fc_pose\.3\.2\.bias"):
-        convert_checkpoint("hierprob", state)
+        convert_checkpoint(HIERPROB, state)
 
 
 def test_a_strict_hrnet(parity_dir):
     state = zeros(manifest(parity_dir, "hrnet"))
     del state["stage4.2.fuse_layers.0.3.0.weight"]
     with pytest.raises(ValueError, match=r"missing: stage4\.2\.fuse_layers"):
-        convert_checkpoint("hrnet", state)
+        convert_checkpoint(HRNET, state)
     with pytest.raises(ValueError, match="expected an HRNet"):
-        convert_checkpoint("hrnet", {"conv1.weight": np.zeros((4, 3, 3, 3))})
+        convert_checkpoint(HRNET, {"conv1.weight": np.zeros((4, 3, 3, 3))})

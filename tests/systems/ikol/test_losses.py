@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from configs.common import base
-from hmr_jax.losses import elementwise, ikol
+from hmr_jax.losses import elementwise
 from hmr_jax.losses.reduce import finish
+from hmr_jax.systems.ikol import losses as ikol
 from tests import tolerances
 
 

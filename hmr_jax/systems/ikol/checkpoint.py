@@ -1,6 +1,7 @@
 """The table of the published IKOL network."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from hmr_jax.convert import tables
 
@@ -52,3 +53,12 @@ def find_table(names: Iterable[str]) -> tables.Table:
         if name.startswith("deconv_layers.") and name.endswith(".running_mean")
     ]
     return ikol_table(depth, len(deconvs))
+
+
+def _table_of(variables: Mapping[str, Any], depth: int) -> tables.Table:
+    """The table of a model's own number of deconvolutions."""
+    deconvs = [n for n in variables["params"]["deconv"] if n.startswith("deconv")]
+    return ikol_table(depth, len(deconvs))
+
+
+CHECKPOINT = tables.Checkpoint(find_table=find_table, make_table=_table_of)

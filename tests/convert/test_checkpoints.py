@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from hmr_jax.convert import ikol as ikol_tables
-from hmr_jax.convert import merge, systems, tables
+from hmr_jax.convert import checkpoints, merge, tables
+from hmr_jax.systems.ikol import checkpoint as ikol_tables
+from hmr_jax.systems.ikol.checkpoint import CHECKPOINT as IKOL
 from hmr_jax.systems.ikol.network import IkolNet
 from tests.convert import torch_writer as writer
 
@@ -35,11 +36,11 @@ def model_shapes(**options):
 def test_the_published_state_dict_fits_name_by_name(parity_dir, depth):
     shapes = manifest(parity_dir, depth)
     ours = model_shapes(depth=depth)
-    variables = systems.convert_checkpoint("ikol", zeros(shapes), template=ours)
+    variables = checkpoints.convert_checkpoint(IKOL, zeros(shapes), template=ours)
     jax.tree.map(
         lambda a, b: np.testing.assert_equal(a.shape, b.shape), variables, ours
     )
-    back = systems.to_torch_state_dict("ikol", variables, depth=depth)
+    back = checkpoints.to_torch_state_dict(IKOL, variables, depth=depth)
     kept = {n: s for n, s in shapes.items() if not n.startswith("smpl.")}
     assert {name: array.shape for name, array in back.items()} == kept
 
@@ -77,22 +78,22 @@ def small():
 
 
 def test_round_trip(small):
-    state = systems.to_torch_state_dict("ikol", small, depth=18)
+    state = checkpoints.to_torch_state_dict(IKOL, small, depth=18)
     assert state["preact.bn1.num_batches_tracked"].dtype == np.int64
     assert state["deconv_layers.0.weight"].shape == (32, 6, 4, 4)
-    back = systems.convert_checkpoint("ikol", state, template=small)
+    back = checkpoints.convert_checkpoint(IKOL, state, template=small)
     jax.tree.map(np.testing.assert_array_equal, back, small)
 
 
 def test_all_that_is_missing_unexpected_or_misshaped_is_listed(small):
-    state = systems.to_torch_state_dict("ikol", small, depth=18)
+    state = checkpoints.to_torch_state_dict(IKOL, small, depth=18)
     del state["fc1.bias"]
     state |= zeros(SMPL_SHAPES)  # a body's arrays are ignored
     state["extra.weight"] = np.zeros(3)
     state["decphi.bias"] = np.zeros(45, np.float32)
     state["fc2.weight"] = np.zeros(8, np.float32)
     with pytest.raises(ValueError) as error:
-        systems.convert_checkpoint("ikol", state, template=small)
+        checkpoints.convert_checkpoint(IKOL, state, template=small)
     message = str(error.value)
     assert "missing: fc1.bias;" in message
     assert "unexpected: extra.weight;" in message
@@ -102,30 +103,28 @@ def test_all_that_is_missing_unexpected_or_misshaped_is_listed(small):
 
 
 def test_init_shape_may_be_missing(small):
-    state = systems.to_torch_state_dict("ikol", small, depth=18)
+    state = checkpoints.to_torch_state_dict(IKOL, small, depth=18)
     del state["init_shape"]
-    back = systems.convert_checkpoint("ikol", state, template=small)
+    back = checkpoints.convert_checkpoint(IKOL, state, template=small)
     np.testing.assert_array_equal(
         back["batch_stats"]["init_shape"], small["batch_stats"]["init_shape"]
     )
     shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, small))
     for template in (None, shapes):
-        zeros = systems.convert_checkpoint("ikol", state, template=template)
+        zeros = checkpoints.convert_checkpoint(IKOL, state, template=template)
         np.testing.assert_array_equal(zeros["batch_stats"]["init_shape"], np.zeros(10))
 
 
 def test_a_model_with_more_than_the_checkpoint_is_refused(small):
-    state = systems.to_torch_state_dict("ikol", small, depth=18)
+    state = checkpoints.to_torch_state_dict(IKOL, small, depth=18)
     template = {**small, "params": {**small["params"], "new": {"w": np.zeros(2)}}}
     with pytest.raises(ValueError, match=r"params\.new\.w: not in the table"):
-        systems.convert_checkpoint("ikol", state, template=template)
+        checkpoints.convert_checkpoint(IKOL, state, template=template)
 
 
-def test_unknown_systems_and_backbones():
-    with pytest.raises(ValueError, match=r"expected one of \['ikol', .*\], got 'spin'"):
-        systems.convert_checkpoint("spin", {})
+def test_unknown_backbones():
     with pytest.raises(ValueError, match="found .0, 0, 0, 0. per stage"):
-        systems.convert_checkpoint("ikol", {"fc.weight": np.zeros(1)})
+        checkpoints.convert_checkpoint(IKOL, {"fc.weight": np.zeros(1)})
 
 
 def test_imagenet_backbone(tmp_path, small):
@@ -138,8 +137,8 @@ def test_imagenet_backbone(tmp_path, small):
     state = {n: 2 * a if a.dtype == np.float32 else a for n, a in state.items()}
     state |= {"fc.weight": np.zeros((10, 32)), "fc.bias": np.zeros(10)}
     writer.write_legacy(tmp_path / "resnet18.pth", writer.tensors(state, True))
-    backbone = systems.load_backbone(tmp_path / "resnet18.pth", template=small)
-    merged = systems.with_backbone(small, backbone)
+    backbone = checkpoints.load_backbone(tmp_path / "resnet18.pth", template=small)
+    merged = checkpoints.with_backbone(small, backbone)
     assert jax.tree.structure(merged) == jax.tree.structure(small)
     conv = merged["params"]["backbone"]["layer2_0"]["downsample_conv"]["kernel"]
     before = small["params"]["backbone"]["layer2_0"]["downsample_conv"]["kernel"]
@@ -149,9 +148,11 @@ def test_imagenet_backbone(tmp_path, small):
     )
     wide = model_shapes(depth=18, width=8, deconv_channels=(6, 5), hidden=8)
     with pytest.raises(ValueError, match=r"layer4\.1\.conv2\.weight: expected"):
-        systems.load_backbone(tmp_path / "resnet18.pth", template=wide)
+        checkpoints.load_backbone(tmp_path / "resnet18.pth", template=wide)
     with pytest.raises(ValueError, match="backbone does not fit"):
-        systems.with_backbone(jax.tree.map(lambda s: np.zeros(s.shape), wide), backbone)
+        checkpoints.with_backbone(
+            jax.tree.map(lambda s: np.zeros(s.shape), wide), backbone
+        )
 
 
 @pytest.mark.parametrize("layout", sorted(tables.LAYOUTS))

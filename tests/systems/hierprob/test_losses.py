@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs.hierprob import get_config
-from hmr_jax.losses import elementwise, hierprob
+from hmr_jax.losses import elementwise
 from hmr_jax.losses.reduce import finish
+from hmr_jax.systems.hierprob import losses as hierprob
 from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
 losses = functools.partial(hierprob.hierprob_losses, image_size_px=256.0)
