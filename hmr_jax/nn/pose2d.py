@@ -9,7 +9,7 @@ Source: specs/hierprob.md section 15.
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hmr_jax.geometry.crops import (
     Box,
@@ -124,3 +124,26 @@ def detect_joints(
         "proxy_images": proxy_images,
         "proxy_joints_px": proxy_joints,
     }
+
+
+def usable_joints(
+    joints_px: Float[Array, "batch joints 2"],
+    confidence: Float[Array, "batch joints"],
+    threshold: float = 0.75,
+) -> Bool[Array, "batch joints"]:
+    """Joints that may enter the proxy representation.
+
+    Args:
+        joints_px: in any picture, of ``coco_17``.
+        confidence: elbows, wrists, knees and ankles must exceed the threshold, the
+            others zero. The published pipeline keeps those at zero, too, in the
+            corner of the crop.
+        threshold: see ``nn.hrnet.visible_joints``.
+
+    Returns:
+        Visibility; false where a number is not finite.
+
+    Source: specs/hierprob.md section 15.
+    """
+    certain = visible_joints(confidence, threshold) & (confidence > 0)
+    return certain & jnp.isfinite(joints_px).all(-1)

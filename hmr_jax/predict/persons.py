@@ -230,7 +230,7 @@ def _around(joints: np.ndarray, whole: np.ndarray, threshold: float) -> _Candida
     """A person whose box comes from the joints."""
     import jax.numpy as jnp
 
-    from hmr_jax.systems.hierprob.people import usable_joints
+    from hmr_jax.nn.pose2d import usable_joints
 
     rows = jnp.asarray(joints[None], jnp.float32)
     visible = np.asarray(usable_joints(rows[..., :2], rows[..., 2], threshold)[0])

@@ -16,8 +16,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from hmr_jax.body.model import BodyModel
 from hmr_jax.geometry.crops import Box, uncrop_points
-from hmr_jax.nn.hrnet import visible_joints
-from hmr_jax.nn.pose2d import proxy_crops
+from hmr_jax.nn.pose2d import proxy_crops, usable_joints
 from hmr_jax.nn.proxy import (
     PUBLISHED_SIZE_PX,
     heatmap_joints,
@@ -80,29 +79,6 @@ def people_by(
         return out | {"joints2d_visible": visible}
 
     return predict
-
-
-def usable_joints(
-    joints_px: Float[Array, "batch joints 2"],
-    confidence: Float[Array, "batch joints"],
-    threshold: float = 0.75,
-) -> Bool[Array, "batch joints"]:
-    """Joints that may enter the proxy representation.
-
-    Args:
-        joints_px: in any picture, of ``coco_17``.
-        confidence: elbows, wrists, knees and ankles must exceed the threshold, the
-            others zero. The published pipeline keeps those at zero, too, in the
-            corner of the crop.
-        threshold: see ``nn.hrnet.visible_joints``.
-
-    Returns:
-        Visibility; false where a number is not finite.
-
-    Source: specs/hierprob.md section 15.
-    """
-    certain = visible_joints(confidence, threshold) & (confidence > 0)
-    return certain & jnp.isfinite(joints_px).all(-1)
 
 
 def uncrop_proxy_points(

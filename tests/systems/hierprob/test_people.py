@@ -9,9 +9,9 @@ import pytest
 
 from hmr_jax.body.forward import body_forward
 from hmr_jax.body.landmarks import coco_joints
-from hmr_jax.nn.pose2d import proxy_crops
+from hmr_jax.nn.pose2d import proxy_crops, usable_joints
 from hmr_jax.nn.proxy import proxy_representation
-from hmr_jax.systems.hierprob import people as predicting
+from hmr_jax.systems.hierprob import people
 
 SIZE, CROP, SAMPLES = 64, (96, 72), 12
 
@@ -22,7 +22,7 @@ def test_usable_joints():
     confidence[0, [0, 1, 2]] = [0.0, -0.1, np.nan]
     joints = np.zeros((1, 17, 2), np.float32)
     joints[0, 5, 1] = np.nan
-    found = predicting.usable_joints(jnp.asarray(joints), jnp.asarray(confidence))
+    found = usable_joints(jnp.asarray(joints), jnp.asarray(confidence))
     expected = [False, False, False, True, True, False, True, True] + [False] * 3
     assert found[0].tolist() == [*expected, True, True] + [False] * 4
 
@@ -30,10 +30,10 @@ def test_usable_joints():
 def test_points_return_from_the_proxy_representation():
     points = jnp.array([[[10.0, 20.0], [-5.0, 90.0]]])
     _, there = proxy_crops(jnp.zeros((1, *CROP, 3)), points, SIZE)
-    back = predicting.uncrop_proxy_points(there, CROP, SIZE)
+    back = people.uncrop_proxy_points(there, CROP, SIZE)
     np.testing.assert_allclose(back, points, atol=1e-4)
     # the middle of the crop's left side lies a band of 1/8 from the square's
-    there = predicting.uncrop_proxy_points(jnp.array([[[8.0, 32.0]]]), CROP, SIZE)
+    there = people.uncrop_proxy_points(jnp.array([[[8.0, 32.0]]]), CROP, SIZE)
     np.testing.assert_allclose(there, [[[0.0, 48.0]]], atol=1e-4)
 
 
@@ -69,7 +69,7 @@ def body(face_body):
 def predict(body):
     @jax.jit
     def call(crops, joints, visible, keys):
-        return predicting.predict_people(
+        return people.predict_people(
             network,
             body,
             crops,
@@ -172,9 +172,7 @@ def test_nothing_to_see_gives_a_finite_body(predict, inputs):
 
 def test_without_samples_nothing_of_them_is_there(body, inputs):
     out = jax.eval_shape(
-        functools.partial(
-            predicting.predict_people, network, size_px=SIZE, num_samples=0
-        ),
+        functools.partial(people.predict_people, network, size_px=SIZE, num_samples=0),
         body,
         *inputs,
     )
