@@ -17,7 +17,7 @@ class Results:
     and pictures that fail lose nothing.
 
     Args:
-        config: the experiment.
+        config: the experiment; None where there is none.
         origin: of the scored model.
         out: folder of ``eval.json``.
         table: rows by name to text.
@@ -36,7 +36,7 @@ class Results:
         self._rows: dict[str, Any] = {}
         self._facts = {
             "checkpoint": origin,
-            "config": config.to_dict(),
+            "config": None if config is None else config.to_dict(),
             "versions": records.package_versions(),
             **facts,
         }

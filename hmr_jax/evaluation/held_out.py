@@ -8,7 +8,7 @@ import numpy as np
 
 from hmr_jax import progress
 from hmr_jax.evaluation.evaluator import evaluate
-from hmr_jax.evaluation.labels import sample_labels
+from hmr_jax.evaluation.labels import labels_of_record
 from hmr_jax.evaluation.protocols import get_protocol
 from hmr_jax.evaluation.report import Report
 from hmr_jax.systems.system import Batch, Variables
@@ -66,6 +66,10 @@ class HeldOut:
             leave=False,
         )
 
+    def names(self, places: Any) -> list[str]:
+        """Names of the records at some places of the split."""
+        return list(self._batches.sample_ids(places))
+
     def __call__(self, variables: Variables) -> Report:
         """Score a model's variables."""
         placed = parallel.place(variables)
@@ -75,6 +79,24 @@ class HeldOut:
         """Predictions of a model for one batch."""
         return self._predict(variables, batch, self._assets)
 
+    def predictions(
+        self, variables: Variables
+    ) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
+        """Names of records and a model's predictions of them, batch by batch."""
+        placed = parallel.place(variables)
+        for batch in self.batches():
+            kept = np.flatnonzero(np.asarray(batch["valid"]) > 0)
+            found = self._predict(placed, batch, self._assets)
+            names = self._batches.sample_ids(np.asarray(batch["sample_index"])[kept])
+            yield (
+                list(names),
+                {
+                    name: np.asarray(array)[kept]
+                    for name, array in found.items()
+                    if not name.startswith("target_")
+                },
+            )
+
     def score(self, predict: Callable[[Batch], Mapping[str, Any]]) -> Report:
         """Score any predictor of batches."""
         return evaluate(
@@ -82,7 +104,7 @@ class HeldOut:
             self.batches(),
             self._protocols,
             labels_fn=self._labels,
-            names_fn=lambda batch: self._batches.sample_ids(batch["sample_index"]),
+            names_fn=lambda batch: self.names(batch["sample_index"]),
         )
 
 
@@ -104,11 +126,7 @@ class RecordLabels:
         places = np.asarray(batch["sample_index"]).tolist()
         new = sorted(set(places) - set(self._found))
         for place, record in zip(new, self._records_at(new), strict=True):
-            self._found[place] = sample_labels(
-                record["sample_id"],
-                record["sequence_id"],
-                int(record.get("activity_id", 0)),
-            )
+            self._found[place] = labels_of_record(record)
         found = [self._found[place] for place in places]
         names = sorted(set().union(*found))
         return {name: [labels.get(name, "") for labels in found] for name in names}

@@ -1,6 +1,8 @@
 """Labels of samples, by which protocols report groups, from the names of records."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 # Human3.6M's actions in the order of its numbers, which start at 2.
 H36M_ACTIONS = (
@@ -43,3 +45,9 @@ def sample_labels(
     if activity_id > 0:
         labels["activity"] = str(activity_id)
     return labels
+
+
+def labels_of_record(record: Mapping[str, Any]) -> dict[str, str]:
+    """``sample_labels`` of a decoded record."""
+    activity = int(record.get("activity_id", 0))
+    return sample_labels(record["sample_id"], record["sequence_id"], activity)

@@ -7,7 +7,7 @@ so that systems and engines can both point at it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -136,6 +136,8 @@ class Evaluator:
         shown_in_training: persons drawn after each periodic evaluation.
         publish: ``publish(scores, folder)`` writes further files that the paper's
             users know.
+        predictions: ``predictions(variables)`` gives, batch by batch, the names of
+            records and what is predicted of them.
     """
 
     metrics: Sequence[str]
@@ -146,6 +148,7 @@ class Evaluator:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shown_in_training: int = 0
     publish: Callable[[Any, Any], None] | None = None
+    predictions: Callable[[Variables], Iterator[Any]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

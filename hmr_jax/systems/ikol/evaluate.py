@@ -16,11 +16,12 @@ from hmr_jax.errors import UserError
 from hmr_jax.evaluation.held_out import HeldOut, RecordLabels
 from hmr_jax.evaluation.protocols import get_protocol
 from hmr_jax.evaluation.report import format_table
+from hmr_jax.evaluation.truth import target_vertices
 from hmr_jax.geometry import alignment, rotations
 from hmr_jax.render import draw
 from hmr_jax.systems import record_streams
 from hmr_jax.systems.ikol.data import eval_batches, normalization
-from hmr_jax.systems.ikol.task import make_task, target_vertices
+from hmr_jax.systems.ikol.task import make_task
 from hmr_jax.systems.system import Batch, Evaluator
 
 SHOWN_IN_TRAINING = 8
@@ -91,6 +92,7 @@ def evaluator(
         draw=functools.partial(_draw, scorer, config, body),
         baselines={"mean pose": lambda: scorer.score(mean_pose())},
         shown_in_training=SHOWN_IN_TRAINING,
+        predictions=scorer.predictions,
     )
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
-from hmr_jax.body.forward import body_forward, regress_joints
 from hmr_jax.body.model import BodyModel
 from hmr_jax.errors import UserError
-from hmr_jax.systems.ikol.decode import REGRESSED_SET, decode, flip_test
+from hmr_jax.evaluation.truth import target_vertices
+from hmr_jax.systems.ikol.decode import decode, flip_test
 from hmr_jax.systems.ikol.layer import SCHEMES
 from hmr_jax.systems.ikol.losses import heatmap_loss, ikol_losses
 from hmr_jax.systems.ikol.network import IkolNet
@@ -181,25 +181,3 @@ def scored(
             batch["pose_aa"], batch["betas"], batch["joints_h36m_cam_m"], body
         )
     return out
-
-
-def target_vertices(
-    pose_aa: Float[Array, "batch 24 3"],
-    betas: Float[Array, "batch betas"],
-    joints_h36m_cam_m: Float[Array, "batch 17 4"],
-    body: BodyModel,
-) -> Float[Array, "batch verts 3"]:
-    """The labelled mesh, its regressed pelvis laid on the labelled one.
-
-    Args:
-        pose_aa: axis-angle, the root's in the camera frame, radians.
-        betas: shape coefficients.
-        joints_h36m_cam_m: labelled joints and validity.
-        body: the body.
-
-    Returns:
-        Metres, in the frame of the labelled joints.
-    """
-    truth_m = body_forward(body, betas, pose_aa).vertices_m
-    pelvis_m = regress_joints(body, truth_m, REGRESSED_SET)[:, :1]
-    return truth_m - pelvis_m + joints_h36m_cam_m[:, :1, :3]
