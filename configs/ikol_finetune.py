@@ -22,11 +22,11 @@ them.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import ikol
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    config = common.base()
+    config = ikol.base()
     config.optimizer.learning_rate = 1e-4
     config.optimizer.schedule = "multistep"
     config.optimizer.boundary_epochs = (50, 120)
@@ -47,4 +47,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval.source = "pw3d_hybrik"
     config.eval.split = "test"
     config.eval.flip_test = True
-    return common.finish(config, arg)
+    return ikol.finish(config, arg)

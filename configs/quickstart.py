@@ -16,11 +16,11 @@ themselves, and an easy world (below).
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import ikol
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    config = common.base()
+    config = ikol.base()
     config.image_size_px = 96
     config.model.update(
         {
@@ -76,4 +76,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
         }
     )
     config.eval.source = "synthetic"
-    return common.finish(config, arg)
+    return ikol.finish(config, arg)

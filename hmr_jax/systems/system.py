@@ -101,6 +101,9 @@ class Stream(Protocol):
     num_records: int
     fingerprint: str
 
+    def __iter__(self) -> Iterator[Batch]:
+        """Itself."""
+
     def __next__(self) -> Batch:
         """The next batch of numpy arrays."""
 

@@ -19,6 +19,7 @@ from absl import logging
 
 from hmr_jax.errors import UserError
 from hmr_jax.remote import Location, location
+from hmr_jax.systems.system import collections
 from hmr_jax.training import checkpoint_folders as folders
 from hmr_jax.training.checkpoint_folders import DamagedError, Record
 from hmr_jax.training.matching import check_matches
@@ -262,7 +263,7 @@ class Checkpoints:
                 f"checkpoint: expected best, latest or a step, found {which!r}"
             )
         values, entry = self._read(chosen)
-        variables = {name: values[name] for name in ("params", "batch_stats")}
+        variables = collections(values["params"], values["batch_stats"])
         return variables, entry.step, str(self.directory / entry.name)
 
     def _read(

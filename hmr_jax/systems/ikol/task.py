@@ -43,7 +43,7 @@ def make_task(config: Any) -> Task:
     """IKOL's network, layer and losses as a task; its assets are the body.
 
     Args:
-        config: a whole experiment (``configs/common.py`` lists the fields).
+        config: a whole experiment (``configs/ikol.py`` lists the fields).
 
     Returns:
         The task. ``predict`` gives what the evaluator scores, in metres; NaN in all of

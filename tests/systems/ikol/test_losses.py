@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.common import base
+from configs.ikol import base
 from hmr_jax.losses import elementwise
 from hmr_jax.losses.reduce import finish
 from hmr_jax.systems.ikol import losses as ikol

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs.common import base
+from configs.ikol import base
 from hmr_jax.body.model import BodyModel
 from hmr_jax.convert import convert_checkpoint, read_torch_checkpoint
 from hmr_jax.convert.tables import LAYOUTS
