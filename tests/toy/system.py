@@ -17,10 +17,11 @@ def init(rng, batch):
 
 
 def predict(variables, batch, body):
-    flat = batch["image"].reshape(len(batch["image"]), -1)
+    flat = batch["image"].reshape(batch["image"].shape[0], -1)
     place_m = flat @ variables["params"]["dense"]["kernel"]
-    betas = jnp.zeros((len(flat), body.num_betas))
-    posed = body_forward(body, betas, jnp.zeros((len(flat), body.num_joints, 3)))
+    count = flat.shape[0]
+    betas = jnp.zeros((count, body.num_betas))
+    posed = body_forward(body, betas, jnp.zeros((count, body.num_joints, 3)))
     return {
         "place_m": place_m,
         "joints_smpl_24_m": posed.joints_m + place_m[:, None],
@@ -88,7 +89,7 @@ def evaluator(config, body, workdir, *, protocols=(), progress=False):
 
 def people(config, options):
     def find(variables, body, seen):
-        count = len(seen.crops)
+        count = seen.crops.shape[0]
         step = seen.crops.shape[1] // SIDE
         grey = seen.crops[:, ::step, ::step].mean(-1)
         found = predict(variables, {"image": grey}, body)
