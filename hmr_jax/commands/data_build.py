@@ -178,10 +178,10 @@ def _body_name(body) -> str:
 def _sample_source(*, split, count, seed, size_px, body, backgrounds, options):
     import ml_collections
 
-    from hmr_jax.commands import experiment
     from hmr_jax.synthetic.backgrounds import ProceduralBackgrounds
     from hmr_jax.synthetic.motion import load_motion
     from hmr_jax.synthetic.sampler import SampleSource
+    from hmr_jax.systems.bodies import load_body
 
     options = dict(options)
     clutter_share = options.pop("clutter_share", None)
@@ -189,7 +189,7 @@ def _sample_source(*, split, count, seed, size_px, body, backgrounds, options):
         backgrounds = ProceduralBackgrounds(clutter_share)
     section = ml_collections.ConfigDict({"body": body})
     return SampleSource(
-        experiment.load_body(section),
+        load_body(section),
         load_motion(),
         split=split,
         image_size_px=size_px,

@@ -8,10 +8,11 @@ import jaxtyping
 import numpy as np
 import pytest
 import safetensors.numpy
+from hmr_jax.systems.decode import decode
 
 from hmr_jax.errors import UserError
 from hmr_jax.export import stablehlo
-from hmr_jax.systems.ikol import network as ikol
+from hmr_jax.systems.ikol.network import IkolNet
 from tests.systems.ikol.test_network import (
     SIZE_PX,
     TINY,
@@ -20,13 +21,13 @@ from tests.systems.ikol.test_network import (
     rest_uvd,
 )
 
-NET = ikol.IkolNet(**TINY)
+NET = IkolNet(**TINY)
 
 
 def predict(variables, batch, body):
     raw = NET.apply(variables, batch["image"], train=False)
     raw["uvd"] = rest_uvd(body)[None] + 0.05 * raw["uvd"]
-    out = ikol.decode(raw, batch, body, image_size_px=SIZE_PX)
+    out = decode(raw, batch, body, image_size_px=SIZE_PX)
     return {"vertices_m": out["pred_vertices_m"], "betas": out["pred_shape"]}
 
 
