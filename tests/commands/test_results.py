@@ -15,6 +15,7 @@ from hmr_jax.commands.results import Results
 from hmr_jax.errors import UserError
 from hmr_jax.render import draw
 from hmr_jax.systems.hierprob.datasets import write_per_frame
+from hmr_jax.systems.hierprob.scores import Scores as ScoredFrames
 from hmr_jax.training import records
 
 
@@ -74,7 +75,8 @@ def test_results_and_pictures_go_to_remote_folders(tmp_path, monkeypatch, capsys
     with make(out) as results:
         results.add("trained", Scores(40.0))
         draw.save_png(out / "overlays.png", np.zeros((4, 4, 3), np.uint8))
-        write_per_frame(out, {"PVE": np.arange(3.0)})
+        found = {"PVE": np.arange(3.0)}
+        write_per_frame(ScoredFrames({}, {}, published=found), out)
     rows = json.loads((out / "eval.json").read_text())["rows"]
     assert rows == {"trained": {"error_mm": 40.0}}
     assert (out / "overlays.png").read_bytes().startswith(b"\x89PNG")
