@@ -27,8 +27,11 @@ def shared() -> ConfigDict:
     config.body = ConfigDict({"path": "", "gender": "neutral", "h36m_regressor": ""})
 
     # What training starts from: an ImageNet backbone (torchvision's file), parameters
-    # written by export or convert, or another run's folder. At most one.
-    config.start = ConfigDict({"backbone": "", "params": "", "workdir": ""})
+    # written by export or convert, or another run's folder. At most one. Variables
+    # whose dotted names match dont_load stay as they are initially (a new head, say).
+    config.start = ConfigDict(
+        {"backbone": "", "params": "", "workdir": "", "dont_load": ""}
+    )
 
     config.optimizer = ConfigDict(
         {

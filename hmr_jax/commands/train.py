@@ -87,7 +87,7 @@ def _train(values, workdir: Location) -> int:
     )
     stages = system.stages(config, batches.steps_per_epoch, total)
     start = None
-    if any(config.start.values()):
+    if trained.starts_elsewhere(config):
         # Read only where a run begins anew.
         def start(variables):
             return trained.start_from(system, config)(variables)

@@ -1,7 +1,8 @@
 """Conversion of whole checkpoints, and ImageNet backbones."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from hmr_jax.errors import UserError
 from hmr_jax.outside import reading
 
 _CLASSIFIER = r"fc\.(weight|bias)"
+_STEM = r"(conv1|bn1)\..*"
+BACKBONES = ("backbone",)
+"""What a network calls its ResNet, where it has one."""
 
 
 def convert_checkpoint(
@@ -66,13 +70,16 @@ def load_backbone(
     *,
     template: Mapping[str, Any] | None = None,
     key: str | None = None,
+    names: Sequence[str] = BACKBONES,
 ) -> dict[str, Any]:
-    """Read a torchvision ResNet (ImageNet weights, say) as a backbone.
+    """Read a torchvision ResNet (ImageNet weights, say) as a model's backbones.
 
     Args:
         path: checkpoint with torchvision's names; the classifier is ignored.
-        template: variables, or shapes, of the whole model; its ``backbone`` is checked.
+        template: variables, or shapes, of the whole model; its backbones are checked,
+            and what one of them lacks before its first block is left out.
         key: see ``read_torch_checkpoint``.
+        names: of the backbones, each of which begins with these weights.
 
     Returns:
         ``{'params': {'backbone': ...}, 'batch_stats': {'backbone': ...}}``.
@@ -81,31 +88,43 @@ def load_backbone(
         UserError: names or shapes that do not fit (all listed); the file is named.
     """
     state_dict = read_torch_checkpoint(path, key=key)
-    if template is not None:
-        template = {k: {"backbone": v["backbone"]} for k, v in template.items()}
+    found: dict[tuple[str, ...], Any] = {}
     with reading(path, "a ResNet with torchvision's names"):
         depth = tables.find_resnet_depth(state_dict)
-        table = tables.Table(
-            tables.resnet(depth, "", "backbone"),
-            ignored=(_CLASSIFIER, tables.COUNTER_PATTERN),
-        )
-        return merge.to_variables(state_dict, table, template=template)
+        for name in names:
+            wanted, ignored = None, [_CLASSIFIER, tables.COUNTER_PATTERN]
+            entries = tables.resnet(depth, "", name)
+            if template is not None:
+                wanted = {k: {name: v[name]} for k, v in template.items()}
+                if "conv1" not in template["params"][name]:
+                    entries = {
+                        k: v for k, v in entries.items() if not re.match(_STEM, k)
+                    }
+                    ignored.append(_STEM)
+            table = tables.Table(entries, ignored=tuple(ignored))
+            made = merge.to_variables(state_dict, table, template=wanted)
+            found |= flatten_dict(made)
+    return unflatten_dict(found)
 
 
 def with_backbone(
-    variables: Mapping[str, Any], backbone: Mapping[str, Any]
+    variables: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    *,
+    names: Sequence[str] = BACKBONES,
 ) -> dict[str, Any]:
-    """Variables whose backbone is replaced by a loaded one.
+    """Variables whose backbones are replaced by loaded ones.
 
     Args:
         variables: of the whole model.
         backbone: what ``load_backbone`` returned.
+        names: of the backbones.
 
     Raises:
-        UserError: the two backbones differ in names or shapes.
+        UserError: they differ in names or shapes.
     """
     new, old = flatten_dict(dict(backbone)), flatten_dict(dict(variables))
-    inside = {path for path in old if path[1] == "backbone"}
+    inside = {path for path in old if path[1] in names}
     wrong = sorted(
         ".".join(path)
         for path in inside | set(new)

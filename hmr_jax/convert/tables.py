@@ -25,6 +25,8 @@ LAYOUTS = {
     "same": Layout(lambda a: a, lambda a: a, None),
     # (out, in) <-> (in, out)
     "linear": Layout(lambda a: a.T, lambda a: a.T, 2),
+    # (out, in, 1) <-> (in, out)
+    "conv1d": Layout(lambda a: a.squeeze(2).T, lambda a: a.T[:, :, None], 3),
     # (out, in, rows, columns) <-> (rows, columns, in, out)
     "conv": Layout(
         lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1), 4
@@ -80,12 +82,15 @@ class Checkpoint:
         find_table: the names in a state dict (or it) to the table of what they become.
         make_table: variables and the depth of their ResNet to that table.
         has_depth: whether the depth is needed.
+        backbones: names of the network's ResNets, which can begin with ImageNet's
+            weights. One without a first convolution takes the layers after it.
         constants: further entries of their state dicts.
     """
 
     find_table: Callable[[Mapping[str, np.ndarray]], Table]
     make_table: Callable[[Mapping[str, Any], Any], Table]
     has_depth: bool = True
+    backbones: tuple[str, ...] = ("backbone",)
     constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 

@@ -130,6 +130,8 @@ class ResNet(nn.Module):
         dtype: type of the computation; parameters and statistics stay float32.
         axis_name: device axis of batch normalisation, or None for local statistics.
         unbiased: convention of the running variances, see ``BatchNorm``.
+        stem: begin with the 7x7 convolution and the pooling; without it the input is a
+            feature map of a quarter of the side and ``width`` channels.
     """
 
     depth: int = 34
@@ -137,6 +139,7 @@ class ResNet(nn.Module):
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     unbiased: bool = False
+    stem: bool = True
 
     @nn.compact
     def __call__(
@@ -148,12 +151,16 @@ class ResNet(nn.Module):
         """Compute the feature maps.
 
         Args:
-            images: normalised pixels, sides multiples of 32.
+            images: normalised pixels, sides multiples of 32; features without ``stem``.
             use_running_average: normalise by running statistics, not the batch's.
 
         Returns:
-            ``stem`` (a quarter of the side) and ``layer1`` .. ``layer4`` (a quarter,
-            8th, 16th, 32nd), each [batch, rows, columns, channels].
+            ``stem`` (a quarter of the side; the input without one) and ``layer1`` ..
+            ``layer4`` (a quarter, 8th, 16th, 32nd), each [batch, rows, columns,
+            channels].
+
+        Raises:
+            ValueError: without ``stem``, features of another number of channels.
         """
         conv = functools.partial(
             nn.Conv,
@@ -173,8 +180,14 @@ class ResNet(nn.Module):
         block_class = Bottleneck if layout.bottleneck else BasicBlock
         pad = ((3, 3), (3, 3))
         x = images.astype(self.dtype)
-        x = conv(self.width, (7, 7), strides=(2, 2), padding=pad, name="conv1")(x)
-        x = max_pool_3x3(nn.relu(norm(name="bn1")(x)))
+        if self.stem:
+            x = conv(self.width, (7, 7), strides=(2, 2), padding=pad, name="conv1")(x)
+            x = max_pool_3x3(nn.relu(norm(name="bn1")(x)))
+        elif x.shape[-1] != self.width:
+            raise ValueError(
+                f"ResNet without stem: expected features of {self.width} channels, "
+                f"got {x.shape[-1]}"
+            )
         out = {"stem": x}
         for stage, blocks in enumerate(layout.blocks, start=1):
             for index in range(blocks):

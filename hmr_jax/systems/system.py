@@ -44,6 +44,10 @@ class Task:
             ``losses`` sees, made on the device from what the iterator gave (and
             ``batch_row``, with a key that is the same on all devices): the step
             calls it once, in the same program. None leaves batches as they are.
+        trainable: regular expression of whole dotted names of parameters, such as
+            ``head\\..*``. The others stand still: they have no gradient and take no
+            memory in the optimiser.
+        moving: the same of running statistics; None takes ``trainable``.
     """
 
     init: Callable[..., Variables]
@@ -51,6 +55,8 @@ class Task:
     weights: Mapping[str, float]
     predict: Callable[..., dict[str, Any]] | None = None
     prepare: Callable[..., Batch] | None = None
+    trainable: str = ".*"
+    moving: str | None = None
 
 
 class Stage(NamedTuple):

@@ -237,7 +237,8 @@ def _initial_state(
         return state, int(state.step)
     state = jax.jit(init)(key, batch)
     if start_from is not None:
-        state = from_variables(start_from(jax.device_get(state.variables)), tx)
+        begun = start_from(jax.device_get(state.variables))
+        state = from_variables(begun, tx, task.trainable)
     return jax.device_get(state), 0
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from hmr_jax.systems.system import Batch, Task, Variables, collections
+from hmr_jax.training.trainable import EVERYTHING, trained
 
 
 @flax.struct.dataclass
@@ -33,22 +34,28 @@ class TrainState:
 
 
 def from_variables(
-    variables: Variables, tx: optax.GradientTransformation
+    variables: Variables,
+    tx: optax.GradientTransformation,
+    trainable: str = EVERYTHING,
 ) -> TrainState:
     """The state of a run before its first step.
 
     Args:
         variables: ``params`` and, where there are any, ``batch_stats``.
         tx: the optimiser.
+        trainable: of the task; the optimiser knows these parameters alone.
 
     Returns:
         A state at step 0.
+
+    Raises:
+        UserError: no parameter matches.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=tx.init(variables["params"]),
+        opt_state=tx.init(trained(variables["params"], trainable)[0]),
     )
 
 
@@ -79,4 +86,4 @@ def init_state(
     Returns:
         A state at step 0. Pure: ``jax.eval_shape`` of it gives the shapes.
     """
-    return from_variables(task.init(rng, batch), tx)
+    return from_variables(task.init(rng, batch), tx, task.trainable)

@@ -12,6 +12,8 @@ exact; micro-batches of gradient accumulation keep statistics of their own (the 
 averages then move once per micro-batch). Without the axis name each device normalises
 by itself, as the published trainers do, and the running averages are averaged so that
 replicas agree.
+
+What a task does not train is not differentiated: its gradient is not even zeros.
 """
 
 from typing import Any
@@ -23,6 +25,7 @@ import optax
 from hmr_jax.errors import UserError
 from hmr_jax.systems.system import Batch, Task, Terms, collections
 from hmr_jax.training.state import TrainState
+from hmr_jax.training.trainable import join, split, trained
 
 _PREPARING, _SAMPLING = 2**31 - 1, 2**31 - 2
 """Folded into the step's key for ``Task.prepare`` and ``rngs['samples']``; devices
@@ -52,7 +55,7 @@ def step(
             micro-batch.
         assets: pytree handed to the task, the same on every device.
         task: what is trained.
-        tx: the optimiser.
+        tx: the optimiser, of what the task trains.
         axis_name: the mapped axis over devices; None when the step is not mapped.
         accumulate: number of micro-batches each device's part is cut into. The result
             is that of the whole part at once (see above for batch normalisation).
@@ -85,11 +88,16 @@ def step(
     grads, sums = add(grads), add(sums)
     if axis_name:
         batch_stats = jax.lax.pmean(batch_stats, axis_name)
+    moving = task.trainable if task.moving is None else task.moving
+    batch_stats = join(
+        split(batch_stats, moving)[0], split(state.batch_stats, moving)[1]
+    )
 
     # optax mixes Python numbers into its arithmetic, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        moved, still = trained(state.params, task.trainable)
+        updates, opt_state = tx.update(grads, state.opt_state, moved)
+        params = join(optax.apply_updates(moved, updates), still)
     metrics = _metrics(sums, counts, task.weights)
     for name, tree in (("param", params), ("grad", grads), ("update", updates)):
         metrics[f"{name}_norm"] = (optax.global_norm(tree), jnp.ones(()))
@@ -172,8 +180,10 @@ def _divisor(count: jax.Array) -> jax.Array:
 
 def _gradients(state, micro_batches, rngs, assets, task, counts):
     """Gradients and loss sums added over micro-batches, and the last statistics."""
+    moved, still = trained(state.params, task.trainable)
 
-    def total(params, batch_stats, batch, rngs):
+    def total(moved, batch_stats, batch, rngs):
+        params = join(moved, still)
         terms, batch_stats, _ = _forward(params, batch_stats, batch, rngs, assets, task)
         sums = {name: jnp.asarray(term[0], jnp.float32) for name, term in terms.items()}
         value = jnp.zeros(())
@@ -186,14 +196,14 @@ def _gradients(state, micro_batches, rngs, assets, task, counts):
         batch, index = inputs
         own = {**rngs, "dropout": jax.random.fold_in(rngs["dropout"], index)}
         grad, (more, batch_stats) = jax.grad(total, has_aux=True)(
-            state.params, batch_stats, batch, own
+            moved, batch_stats, batch, own
         )
         add = lambda a, b: jax.tree.map(jnp.add, a, b)  # noqa: E731
         return (add(grads, grad), add(sums, more), batch_stats), None
 
     parts = _num_parts(micro_batches)
     zeros = (
-        jax.tree.map(jnp.zeros_like, state.params),
+        jax.tree.map(jnp.zeros_like, moved),
         {name: jnp.zeros(()) for name in counts},
         state.batch_stats,
     )

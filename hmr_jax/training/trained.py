@@ -1,6 +1,7 @@
 """Trained models: where they lie, whether they fit, and what training starts from."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,11 @@ from hmr_jax.systems.system import Batch, System, Variables
 from hmr_jax.training.checkpoints import Checkpoints
 from hmr_jax.training.matching import check_matches
 from hmr_jax.training.state import init_key
+from hmr_jax.training.trainable import join, split
 
 Config = Any
+STARTS = ("backbone", "params", "workdir")
+"""Fields of ``config.start``, of which at most one is given."""
 
 
 def blank_batch(system: System, config: Config) -> Batch:
@@ -70,6 +74,7 @@ def load_trained(
     workdir: str | None = None,
     params: str | None = None,
     which: str = "best",
+    without: str = "",
 ) -> Trained:
     """Read a trained model.
 
@@ -79,9 +84,11 @@ def load_trained(
         workdir: a run's folder.
         params: or a file written by export or convert.
         which: 'best', 'latest' or a step, of the run's checkpoints.
+        without: regular expression of whole dotted names of variables that are neither
+            expected nor looked at, as ``head\\..*``.
 
     Returns:
-        The variables.
+        The variables, less those that match ``without``.
 
     Raises:
         UserError: neither or both are given, or the variables belong to another
@@ -93,18 +100,30 @@ def load_trained(
         from hmr_jax.export.params import load_params
 
         variables = load_params(params)
-        check_matches(shapes, variables, params)
-        check_finite(variables, params)
-        return Trained(variables, params, None)
+        return Trained(_checked(shapes, variables, params, without), params, None)
     if not workdir or params:
         raise UserError("expected either a workdir or a file of parameters")
     folder = location(workdir) / "checkpoints"
     with Checkpoints(folder, **best_by(config), read_only=True) as store:
         variables, step, origin = store.read_variables(which)
-    check_matches(shapes, variables, origin)
-    check_finite(variables, origin)
+    variables = _checked(shapes, variables, origin, without)
     logging.info("loaded %s", origin)
     return Trained(variables, origin, step)
+
+
+def _checked(
+    shapes: Variables, variables: Variables, origin: str, without: str
+) -> Variables:
+    """Variables that are wanted, if they are finite and those of the model."""
+    if without:
+        shapes, variables = (_less(tree, without) for tree in (shapes, variables))
+    check_matches(shapes, variables, origin)
+    check_finite(variables, origin)
+    return variables
+
+
+def _less(variables: Variables, without: str) -> Variables:
+    return {name: split(tree, without)[1] for name, tree in variables.items()}
 
 
 def check_finite(variables: Variables, origin: str) -> None:
@@ -156,12 +175,14 @@ def start_from(
         config: an experiment.
 
     Returns:
-        A function of the initial variables; None where nothing is to be loaded.
+        A function of the initial variables; None where nothing is to be loaded. Of a
+        run or a file what matches ``config.start.dont_load`` stays initial; all else
+        must be there, and nothing more.
 
     Raises:
         UserError: more than one start is given, or it does not fit the model.
     """
-    given = {name: value for name, value in config.start.items() if value}
+    given = {name: config.start[name] for name in STARTS if config.start[name]}
     if len(given) > 1:
         raise UserError(f"config.start: expected at most one of {sorted(given)}")
     if not given:
@@ -170,7 +191,36 @@ def start_from(
         from hmr_jax.convert.checkpoints import load_backbone, with_backbone
 
         shapes = variable_shapes(system, config)
-        backbone = load_backbone(given["backbone"], template=shapes)
-        return lambda variables: with_backbone(variables, backbone)
-    trained = load_trained(system, config, **given)
-    return lambda _: trained.variables
+        names = system.checkpoint.backbones
+        backbone = load_backbone(given["backbone"], template=shapes, names=names)
+        return lambda variables: with_backbone(variables, backbone, names=names)
+    without = _pattern(config.start.dont_load)
+    trained = load_trained(system, config, **given, without=without)
+
+    if not without:
+        return lambda _: trained.variables
+
+    def begin(variables: Variables) -> Variables:
+        return {
+            name: join(trained.variables.get(name, {}), split(tree, without)[0])
+            for name, tree in variables.items()
+        }
+
+    return begin
+
+
+def _pattern(text: str) -> str:
+    """A regular expression of a config."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UserError(
+            f"config.start.dont_load: expected a regular expression, found {text!r} "
+            f"({error})"
+        ) from error
+    return text
+
+
+def starts_elsewhere(config: Config) -> bool:
+    """Whether a config names what training starts from."""
+    return any(config.start[name] for name in STARTS)

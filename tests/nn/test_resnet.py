@@ -68,3 +68,19 @@ def test_max_pool_equals_the_pooling_primitive(side, rng):
 def test_an_unknown_depth_is_refused():
     with pytest.raises(ValueError, match="got 19"):
         resnet.variant(19)
+
+
+def test_without_stem(key):
+    """The rest is the same network; features of another width are refused."""
+    whole, rest = resnet.ResNet(18, width=4), resnet.ResNet(18, width=4, stem=False)
+    images = jax.random.uniform(key, (1, 32, 32, 3))
+    variables = whole.init(key, images, use_running_average=True)
+    out = whole.apply(variables, images, use_running_average=True)
+    less = {
+        name: {k: v for k, v in tree.items() if k not in ("conv1", "bn1")}
+        for name, tree in variables.items()
+    }
+    found = rest.apply(less, out["stem"], use_running_average=True)
+    np.testing.assert_array_equal(found["layer4"], out["layer4"])
+    with pytest.raises(ValueError, match="4 channels, got 3"):
+        rest.apply(less, images, use_running_average=True)

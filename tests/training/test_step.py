@@ -240,3 +240,51 @@ def test_what_is_drawn_for_a_sample_does_not_depend_on_the_devices(accumulate):
     assert_same(of_one, of_two, atol=1e-5)
     undrawn, _ = run(plain, num_devices=1, num_steps=3)
     assert abs(one.params["first"]["kernel"] - undrawn.params["first"]["kernel"]).max()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_not_trained_stands_still(accumulate):
+    """Parameters and statistics; the optimiser does not even know them."""
+    plain = fakes.make_task(norm=True)
+    first = dataclasses.replace(plain, trainable=r"(first|norm)\..*")
+    second = dataclasses.replace(plain, trainable=r"second\..*")
+    initial = state.init_state(plain, TX, jax.random.key(0), fakes.make_batch(0))
+    after, metrics = run(second, accumulate=accumulate, num_steps=1)
+    assert_same(after.params["first"], initial.params["first"], atol=0)
+    assert_same(after.params["norm"], initial.params["norm"], atol=0)
+    assert_same(after.batch_stats, initial.batch_stats, atol=0)
+    whole, _ = run(plain, accumulate=accumulate, num_steps=1)
+    assert_same(after.params["second"], whole.params["second"])
+    assert np.any(
+        after.params["second"]["kernel"] != initial.params["second"]["kernel"]
+    )
+    moved, other = run(first, accumulate=accumulate, num_steps=1)
+    assert_same(moved.batch_stats, whole.batch_stats)
+    norms = [x["grad_norm"][0] ** 2 for x in (metrics, other)]
+    _, both = run(plain, accumulate=accumulate, num_steps=1)
+    np.testing.assert_allclose(sum(norms), both["grad_norm"][0] ** 2, rtol=1e-5)
+    adam = state.init_state(
+        second, optax.adam(0.1), jax.random.key(0), fakes.make_batch(0)
+    )
+    sizes = sum(x.size for x in jax.tree.leaves(adam.opt_state))
+    assert sizes == 1 + 2 * sum(x.size for x in jax.tree.leaves(adam.params["second"]))
+
+
+def test_statistics_can_move_where_parameters_stand_still():
+    plain = fakes.make_task(norm=True)
+    task = dataclasses.replace(plain, trainable=r"second\..*", moving=".*")
+    initial = state.init_state(task, TX, jax.random.key(0), fakes.make_batch(0))
+    after, _ = run(task, num_steps=1)
+    assert_same(after.params["norm"], initial.params["norm"], atol=0)
+    whole, _ = run(plain, num_steps=1)
+    assert_same(after.batch_stats, whole.batch_stats)
+    assert np.any(
+        np.asarray(after.batch_stats["norm"]["mean"])
+        != np.asarray(initial.batch_stats["norm"]["mean"])
+    )
+
+
+def test_a_task_that_trains_nothing_is_refused():
+    task = dataclasses.replace(fakes.make_task(), trainable="third.*")
+    with pytest.raises(ValueError, match="'third.*'.*found none among first, second"):
+        state.init_state(task, TX, jax.random.key(0), fakes.make_batch(0))

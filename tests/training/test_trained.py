@@ -42,6 +42,33 @@ def test_start_from_parameters(tmp_path):
     assert trained.start_from(system, made) is None
 
 
+def test_start_without_a_part(tmp_path):
+    """A part stays initial; what is not excepted must fit, both ways."""
+    made = config()
+    system = systems.get(made.system)
+    shapes = trained.variable_shapes(system, made)
+    ones = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)
+    wider = config(**{"model.hidden": 24})
+    zeros = jax.tree.map(
+        lambda s: np.zeros(s.shape, s.dtype), trained.variable_shapes(system, wider)
+    )
+    path = tmp_path / "params.npz"
+    save_params(ones, path)
+    given = {"start.params": str(path), "model.hidden": 24}
+    but = config(**given, **{"start.dont_load": r"(fc|dec).*"})
+    begun = trained.start_from(system, but)(zeros)
+    assert np.all(begun["params"]["final_layer"]["kernel"] == 1)
+    assert begun["params"]["fc1"]["kernel"].shape == (64, 24)
+    assert not begun["params"]["fc1"]["kernel"].any()
+    assert jax.tree.structure(begun) == jax.tree.structure(zeros)
+    partly = config(**given, **{"start.dont_load": r"fc1\..*"})
+    with pytest.raises(ValueError, match=r"decleaf/kernel: expected \(24, "):
+        trained.start_from(system, partly)
+    broken = config(**given, **{"start.dont_load": "(fc"})
+    with pytest.raises(ValueError, match="start.dont_load: .*'\\(fc'"):
+        trained.start_from(system, broken)
+
+
 def test_a_model_with_nan_is_refused():
     good = {"params": {"a": {"kernel": np.ones(3), "bias": np.zeros(2)}}}
     trained.check_finite(good, "file.npz")
