@@ -196,12 +196,13 @@ def _weights(targets, joint_set, shape, valid) -> np.ndarray:
 
 def _batch_values(protocol, predictions, targets, valid) -> Values:
     """Values and weights of one protocol for one batch, inputs checked."""
-    found = _fetch(predictions, protocol.key, "predictions", protocol)
+    key = protocol.branch + protocol.key
+    found = _fetch(predictions, key, "predictions", protocol)
     truth = _fetch(targets, protocol.key, "targets", protocol)
     weights = _weights(targets, protocol.joint_set, found.shape[:-1], valid)
     rows = np.any(weights > 0, axis=-1)
     every = np.broadcast_to(rows[:, None], weights.shape)
-    found = _check_finite(f"predictions {protocol.key}", found, every)
+    found = _check_finite(f"predictions {key}", found, every)
     truth = _check_finite(f"targets {protocol.key}", truth, weights > 0)
     roots, root_weights = None, weights[:, protocol.root]
     if protocol.root_set is not None:
@@ -220,12 +221,13 @@ def _batch_values(protocol, predictions, targets, valid) -> Values:
 def _roots(protocol, predictions, targets, valid, rows):
     """Predicted and target root [B, 3] of another joint set, and weights [B]."""
     key = protocol.root_key
-    found = _fetch(predictions, key, "predictions", protocol)[:, protocol.root]
+    own = protocol.branch + key
+    found = _fetch(predictions, own, "predictions", protocol)[:, protocol.root]
     joints = _fetch(targets, key, "targets", protocol)
     weights = _weights(targets, protocol.root_set, joints.shape[:-1], valid)
     weights = weights[:, protocol.root]
     counted = rows & (weights > 0)
-    found = _check_finite(f"predictions {key}", found, counted)
+    found = _check_finite(f"predictions {own}", found, counted)
     truth = _check_finite(f"targets {key}", joints[:, protocol.root], counted)
     predicted = jnp.asarray(found)
     return (predicted, jnp.asarray(truth, predicted.dtype)), weights

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hmr_jax import progress
-from hmr_jax.evaluation.evaluator import evaluate
+from hmr_jax.evaluation.evaluator import batch_targets, evaluate
 from hmr_jax.evaluation.labels import labels_of_record
 from hmr_jax.evaluation.protocols import get_protocol
 from hmr_jax.evaluation.report import Report
@@ -25,6 +25,7 @@ class HeldOut:
             ``sample_ids`` and batches that have ``sample_index`` and ``valid``.
         protocols: names.
         labels: what a batch's samples are labelled with, see ``RecordLabels``.
+        targets: the truth of a batch, see ``evaluator.batch_targets``.
         batch_size: of the stream.
         limit: number of samples; 0 takes all.
         progress: show a bar.
@@ -41,6 +42,7 @@ class HeldOut:
         protocols: tuple[str, ...],
         *,
         labels: Callable[[Batch], Mapping[str, list[str]]] | None = None,
+        targets: Callable[[Batch], Mapping[str, Any]] = batch_targets,
         batch_size: int,
         limit: int = 0,
         progress: bool = False,
@@ -48,6 +50,7 @@ class HeldOut:
         for name in protocols:
             get_protocol(name)
         self._protocols, self._labels, self._progress = protocols, labels, progress
+        self._targets = targets
         self._predict = parallel.map_predict(predict)
         self._assets = parallel.place(assets)
         self._batches, self._start = stream, stream.state()
@@ -103,6 +106,7 @@ class HeldOut:
             predict,
             self.batches(),
             self._protocols,
+            target_fn=self._targets,
             labels_fn=self._labels,
             names_fn=lambda batch: self.names(batch["sample_index"]),
         )

@@ -55,6 +55,9 @@ class Protocol:
         group_by: names of per-sample labels whose values get means of their own.
         headline: the metric a best checkpoint is chosen by.
         source: where the definition comes from.
+        branch: what the names of the predicted arrays begin with, of systems that
+            predict a body in several ways: ``param_`` reads ``param_vertices_m``.
+        alignment: how predictions are aligned, see ``metrics.pose.align``.
     """
 
     name: str
@@ -67,10 +70,12 @@ class Protocol:
     groups: Mapping[str, tuple[int, ...]] | None = None
     group_by: tuple[str, ...] = ()
     headline: str = "PA-MPJPE"
+    branch: str = ""
+    alignment: pose.Alignment = "procrustes"
 
     @property
     def key(self) -> str:
-        """Key of this protocol's arrays in predictions and targets."""
+        """Key of the arrays in targets and, behind ``branch``, in predictions."""
         return array_key(self.joint_set)
 
     @property
@@ -125,8 +130,37 @@ def _protocols() -> dict[str, Protocol]:
             headline="PVE",
             source="per-vertex error, both meshes relative to the H36M pelvis (17.2)",
         ),
+        h36m(
+            name="pw3d_14_unscaled_shift", joints=LSP_FROM_H36M,
+            fit_joints=LSP_FROM_H36M, alignment="unscaled_shift",
+            source="as pw3d_14, aligned as I2L-MeshNet's first published numbers were "
+            "(specification of I2L-MeshNet, 13)",
+        ),
+        Protocol(
+            name="mano_21", joint_set="mano_21", root=0,
+            source="all 21 joints of a hand, wrist root (specification of I2L-MeshNet)",
+        ),
+        Protocol(
+            name="pve_hand", joint_set="vertices", root=0, root_set="mano_21",
+            headline="PVE",
+            source="per-vertex error, both meshes relative to the wrist",
+        ),
     ]  # fmt: skip
+    hands = ("mano_21", "pve_hand")
+    twice = [p for p in listed if p.name.startswith(("pw3d_14", "pve", *hands))]
+    listed += [_of_parameters(protocol) for protocol in listed if protocol in twice]
     return {protocol.name: protocol for protocol in listed}
+
+
+def _of_parameters(protocol: Protocol) -> Protocol:
+    """The same for the body of the parameters beside another one."""
+    return dataclasses.replace(
+        protocol,
+        name=f"{protocol.name}_param",
+        branch="param_",
+        source=f"as {protocol.name}, of the body of predicted parameters, where a "
+        "system finds a mesh without them too",
+    )
 
 
 PROTOCOLS: dict[str, Protocol] = _protocols()
@@ -150,9 +184,9 @@ def _errors(predicted, target, weights, fit_joints, similarity):
     index = jnp.asarray(fit_joints or tuple(range(weights.shape[-1])))
     fit = fit.at[..., index].set(1) * weights
     plain = pose.joint_errors(predicted, target)
-    if not similarity:
+    if similarity is None:
         return plain, plain, pose.axis_errors(predicted, target)
-    aligned = pose.align(predicted, target, "procrustes", fit)
+    aligned = pose.align(predicted, target, similarity, fit)
     return (
         plain,
         pose.joint_errors(aligned, target),
@@ -199,8 +233,9 @@ def sample_errors(
     predicted_m = predicted_m - roots[0][:, None]
     target_m = target_m - roots[1][:, None]
     is_mesh = protocol.joint_set == "vertices"
+    similarity = None if is_mesh else protocol.alignment
     plain, aligned, axes = _errors(
-        predicted_m, target_m, weights, protocol.fit_joints, not is_mesh
+        predicted_m, target_m, weights, protocol.fit_joints, similarity
     )
     scored = list(protocol.joints or range(weights.shape[-1]))
     rooted = np.asarray(weights) * (np.asarray(root_weights) > 0)[:, None]

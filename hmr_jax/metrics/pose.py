@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hmr_jax.geometry import alignment, safe
+from hmr_jax.geometry.matrices import matvec3
 
-Alignment = Literal["none", "scale", "procrustes"]
+Alignment = Literal["none", "scale", "procrustes", "unscaled_shift"]
 
 
 def joint_errors(
@@ -43,7 +44,9 @@ def align(
         predicted_m: joints in metres.
         target_m: joints in metres.
         method: ``none``; ``scale``, the least-squares scale about the origin;
-            ``procrustes``, the least-squares similarity (scale, rotation, translation).
+            ``procrustes``, the least-squares similarity (scale, rotation, translation);
+            ``unscaled_shift``, the same with the translation of a scale of one, which
+            I2L-MeshNet's first published numbers used.
         weights: per joint; zero leaves a joint out of the fit. None is all ones.
 
     Returns:
@@ -61,7 +64,18 @@ def align(
         return safe.divide(product, square)[..., None, None] * predicted_m
     if method == "procrustes":
         return alignment.align(predicted_m, target_m, weights, with_scale=True)
-    raise ValueError(f"method: expected none, scale or procrustes, got {method!r}")
+    if method == "unscaled_shift":
+        if weights is None:
+            weights = jnp.ones(predicted_m.shape[:-1], predicted_m.dtype)
+        aligned = alignment.align(predicted_m, target_m, weights, with_scale=True)
+        found = alignment.procrustes(predicted_m, target_m, weights, with_scale=True)
+        total = (weights[..., None] * predicted_m).sum(-2)
+        middle = safe.divide(total, weights.sum(-1, keepdims=True))
+        turned = matvec3(found.rotation, middle)
+        return aligned + ((found.scale[..., None] - 1) * turned)[..., None, :]
+    raise ValueError(
+        f"method: expected none, scale, procrustes or unscaled_shift, got {method!r}"
+    )
 
 
 def axis_errors(

@@ -1,4 +1,4 @@
-"""The body that a config names."""
+"""The body or hand that a config names."""
 
 import dataclasses
 import pathlib
@@ -50,6 +50,8 @@ def load_body(config: Any) -> BodyModel:
             raise FileNotFoundError(f"config.body.{field}: no such file: {path}")
     path = pathlib.Path(config.body.path)
     extra = {"h36m_17": config.body.h36m_regressor}
+    if config.body.get("coco_regressor"):
+        extra["coco_17"] = config.body.coco_regressor
     if path.is_dir():
         body = read(path, gender=wanted, extra_regressors=extra)
     else:
@@ -68,10 +70,48 @@ def load_body(config: Any) -> BodyModel:
             f"config.body.path: expected a body of 24 joints, found {body.num_joints}: "
             f"{config.body.path}"
         )
-    rows = body.extra_joint_regressors["h36m_17"].shape[0]
-    if rows != 17:
-        raise UserError(
-            f"config.body.h36m_regressor: expected 17 joints, found {rows}: "
-            f"{config.body.h36m_regressor}"
-        )
+    for name in extra:
+        rows, field = body.extra_joint_regressors[name].shape[0], name[:-3]
+        if rows != 17:
+            raise UserError(
+                f"config.body.{field}_regressor: expected 17 joints, found {rows}: "
+                f"{config.body[f'{field}_regressor']}"
+            )
     return body
+
+
+def load_hand(config: Any) -> BodyModel:
+    """The right hand a config names.
+
+    Args:
+        config: an experiment.
+
+    Returns:
+        The open hand, or the one of ``body.path``: a file in MANO's layout, or a folder
+        with the published one.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        UserError: the file holds no right hand.
+    """
+    if not config.body.path:
+        from hmr_jax.body.open_assets import load_open_hand
+
+        return load_open_hand()
+    from hmr_jax.body.readers import load_body as read
+
+    path = pathlib.Path(config.body.path)
+    if not path.exists():
+        raise FileNotFoundError(f"config.body.path: no such file: {path}")
+    hand = read(path, name="mano_right" if path.is_dir() else None)
+    if hand.num_joints != 16 or hand.hand_mean is None:
+        raise UserError(
+            "config.body.path: expected a hand of 16 joints with hands_mean, found "
+            f"{hand.num_joints} joints: {config.body.path}"
+        )
+    if "left" in path.stem.lower():
+        raise UserError(
+            "config.body.path: expected a right hand (pictures of left ones are "
+            f"mirrored), found a left one: {config.body.path}"
+        )
+    return hand

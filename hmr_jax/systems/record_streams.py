@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from hmr_jax.errors import UserError
+from hmr_jax.systems.system import Batch
 
 
 def data_dir(config: Any, workdir: str | pathlib.Path | None) -> str:
@@ -162,3 +163,26 @@ def records_of(path: str, split: str) -> Callable[[list[int]], Iterator[Any]]:
                 yield schema.decode(data, directory.spec)
 
     return read
+
+
+class Mapped:
+    """A stream whose batches are changed on their way.
+
+    Args:
+        stream: of batches, resumable.
+        change: batch to batch.
+    """
+
+    def __init__(self, stream: Any, change: Callable[[Batch], Batch]):
+        self._stream, self._change = stream, change
+
+    def __iter__(self) -> "Mapped":
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch, changed."""
+        return self._change(next(self._stream))
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the stream's: position, lengths, names of records."""
+        return getattr(self._stream, name)

@@ -104,3 +104,28 @@ def test_wrong_inputs_name_the_numbers():
         protocols.score(
             get_protocol("pw3d_14"), jnp.zeros((2, 24, 3)), jnp.zeros((2, 24, 3))
         )
+
+
+def test_a_second_branch_is_read_by_its_own_names(rng):
+    """The same protocol of the arrays that begin with the branch's name."""
+    from hmr_jax.evaluation.evaluator import evaluate
+
+    truth = rng.standard_normal((2, 17, 3)).astype(np.float32)
+    predictions = {
+        "joints_h36m_17_m": truth + 1.0,  # a shift, which the root takes away
+        "param_joints_h36m_17_m": truth * np.float32(2),
+        "param_vertices_m": truth * np.float32(2),
+        "vertices_m": truth,
+    }
+    targets = {"joints_h36m_17_m": truth, "vertices_m": truth}
+    names = ["pw3d_14", "pw3d_14_param", "pve", "pve_param"]
+    report = evaluate(lambda b: predictions, [{}], names, target_fn=lambda b: targets)
+    values = report.values()
+    assert values["pw3d_14"]["MPJPE"] < 1e-2 < values["pw3d_14_param"]["MPJPE"]
+    assert values["pw3d_14_param"]["PA-MPJPE"] < 1e-2
+    relative = np.linalg.norm(truth - truth[:, :1], axis=-1).mean() * 1000
+    np.testing.assert_allclose(values["pve_param"]["PVE"], relative, rtol=1e-5)
+    assert values["pve"]["PVE"] > 100  # about the roots of its own joints
+    del predictions["param_vertices_m"]
+    with pytest.raises(ValueError, match="'param_vertices_m'"):
+        evaluate(lambda b: predictions, [{}], names, target_fn=lambda b: targets)

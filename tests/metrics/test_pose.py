@@ -126,3 +126,21 @@ def test_means_merge_exactly_and_ignore_masked_nan(rng):
     assert set(merge_all({"a": whole}, {"b": whole})) == {"a", "b"}
     with pytest.raises(ValueError, match="expected the values' shape"):
         Mean.of(values, weights[:3])
+
+
+def test_alignment_of_the_first_published_numbers(parity_dir, x64):
+    """With the right translation, and with that of a scale of one."""
+    path = parity_dir / "i2l_meshnet" / "metrics_public.npz"
+    with np.load(path) as file:
+        stored = dict(file)
+    a, b = jnp.asarray(stored["A"]), jnp.asarray(stored["B"])
+    aligned = align(a, b, "procrustes")
+    np.testing.assert_allclose(aligned, stored["aligned"], atol=1e-9)
+    for method, name in (
+        ("procrustes", "pa_mpjpe"),
+        ("unscaled_shift", "pa_mpjpe_old_bug"),
+    ):
+        errors = pose.joint_errors(align(a, b, method), b).mean(-1)
+        np.testing.assert_allclose(errors, stored[name], atol=1e-9)
+    plain = pose.joint_errors(a - a[:, :1], b - b[:, :1]).mean(-1)
+    np.testing.assert_allclose(plain, stored["mpjpe"], atol=1e-9)

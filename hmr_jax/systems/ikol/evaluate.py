@@ -19,7 +19,7 @@ from hmr_jax.evaluation.report import format_table
 from hmr_jax.evaluation.truth import target_vertices
 from hmr_jax.geometry import alignment, rotations
 from hmr_jax.render import draw
-from hmr_jax.systems import record_streams
+from hmr_jax.systems import crop_overlays, record_streams
 from hmr_jax.systems.ikol.data import eval_batches, normalization
 from hmr_jax.systems.ikol.task import make_task
 from hmr_jax.systems.system import Batch, Evaluator
@@ -196,7 +196,7 @@ def _draw(scorer: HeldOut, config, body, variables, count: int, folder) -> None:
 def overlays(
     config: Any, body: BodyModel, batch: Batch, vertices_cam_m: np.ndarray, count: int
 ) -> list[np.ndarray]:
-    """Crops with the predicted mesh laid over them, beside the crops.
+    """``crop_overlays.overlays`` of crops as the network sees them.
 
     Args:
         config: an experiment.
@@ -208,25 +208,6 @@ def overlays(
     Returns:
         uint8 images [S, 2 S, 3].
     """
-    from hmr_jax.render import draw, shade
-
-    size = config.image_size_px
     mean, deviation = map(np.asarray, normalization(config))
-    pictures = []
-    rows = np.flatnonzero(np.asarray(batch["valid"]) > 0)[:count]
-    for row in rows:
-        crop = draw.to_uint8(np.asarray(batch["image"][row]) * deviation + mean)
-        to_crop = np.linalg.inv(np.vstack([batch["crop_to_image"][row], [0, 0, 1]]))
-        camera = to_crop @ np.linalg.inv(batch["intrinsics_inv"][row])
-        shaded = shade.render_mesh(
-            np.asarray(vertices_cam_m[row], np.float32),
-            body.faces,
-            (camera / camera[2, 2]).astype(np.float32),
-            size,
-            size,
-        )
-        mask = np.asarray(shaded.mask)[..., None]
-        colour = np.asarray(shaded.image) / np.maximum(mask, 1e-6)
-        rgba = np.concatenate([np.clip(colour, 0.0, 1.0), mask], -1)
-        pictures.append(np.concatenate([crop, draw.overlay_mesh(crop, rgba)], 1))
-    return pictures
+    pictures = np.asarray(batch["image"]) * deviation + mean
+    return crop_overlays.overlays(pictures, batch, vertices_cam_m, body.faces, count)

@@ -87,10 +87,3 @@ def test_people_are_put_where_their_bones_have_the_right_length(
         joints[..., :2] + found["camera"][:, None, 1:]
     )
     np.testing.assert_allclose((shown + 1) * SIDE / 2, crop, atol=20)
-
-
-def test_differences_of_depth_that_no_body_has():
-    rays = jnp.ones((1, 24, 3))
-    depth = jnp.linspace(-9.0, 9.0, 24)[None]
-    found = rooms.root_depth(rays, depth, jnp.array([1.0]))
-    assert np.isfinite(found).all() and found[0] >= rooms.NEAREST_M
