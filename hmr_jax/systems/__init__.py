@@ -5,7 +5,7 @@ import importlib
 from hmr_jax.errors import UserError
 from hmr_jax.systems.system import System
 
-NAMES = ("hierprob", "ikol")
+NAMES = ("hierprob", "i2l_meshnet", "ikol")
 """Rooms of this package that hold a trainable system."""
 
 

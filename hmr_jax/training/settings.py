@@ -74,6 +74,7 @@ RANGES = {
     "model.dropout_rate": _BELOW_ONE,
     "model.embedding": _COUNT,
     "model.pose_hidden": _COUNT,
+    "model.sigma": _POSITIVE,
     "model.num_betas": _COUNT,
     "model.min_gap": _NONE_OR_MORE,
     "ik.gradient_bound": _NONE_OR_MORE,

@@ -8,6 +8,7 @@ Source: I2L-MeshNet (ECCV 2020); specs/i2l_meshnet.md section 4.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +25,8 @@ from hmr_jax.nn.linear import TorchDense
 from hmr_jax.nn.norm import BatchNorm
 from hmr_jax.nn.resnet import ResNet, variant
 
-Raw = dict[str, Array]
+Raw = dict[str, Any]
+"""Arrays by name, and those of a head by its name."""
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -402,8 +404,10 @@ class I2lMeshNet(nn.Module):
             )
         norm: dict[str, Any] = {"axis_name": self.axis_name, "unbiased": self.unbiased}
         run = {"use_running_average": not (train and train_lixel)}
-        backbone = functools.partial(ResNet, self.depth, self.width, self.dtype, **norm)
-        head = functools.partial(
+        backbone: Callable[..., nn.Module] = functools.partial(
+            ResNet, self.depth, self.width, self.dtype, **norm
+        )
+        head: Callable[..., nn.Module] = functools.partial(
             LixelHead,
             cells=self.cells,
             channels=self.deconv_channels,

@@ -76,7 +76,7 @@ def posed_fit(
     batch: Mapping[str, Array],
     *,
     hand: bool = False,
-    joint_vertices: tuple[int, ...] = SMPL_VERTEX_JOINTS["i2l_smpl_29"],
+    joint_vertices: tuple[int, ...] | None = None,
 ) -> tuple[Array, Array]:
     """Mesh and joints of the labelled body before the (mirrored) picture's camera.
 
@@ -84,8 +84,9 @@ def posed_fit(
         body: neutral SMPL, or a right hand.
         batch: from ``I2lTransform``.
         hand: the body is a hand; its pose is measured from the mean hand.
-        joint_vertices: vertices that are the joints after the kinematic ones; of a
-            hand the middle fingertip is vertex 444, as in the published layer.
+        joint_vertices: vertices that are the joints after the kinematic ones: nose,
+            eyes and ears, or fingertips from the thumb on. None takes SMPL's or MANO's
+            (whose middle fingertip is vertex 444, as in the published layer).
 
     Returns:
         Vertices [B, V, 3] and joints [B, 29 or 21, 3], metres.
@@ -97,13 +98,16 @@ def posed_fit(
         out = body_forward(
             body, betas, add_hand_mean(body, pose), batch["translation_m"]
         )
-        return out.vertices_m, with_fingertips(out.joints_m, out.vertices_m)
+        return out.vertices_m, with_fingertips(
+            out.joints_m, out.vertices_m, joint_vertices
+        )
     root = rest_joints(body, betas)[:, 0]
     translation = camera_translation(batch, root)
     shift = _mirror_shift(batch, root + translation)
     translation = translation.at[:, 0].add(shift)
     out = body_forward(body, betas, pose, translation)
-    ends = out.vertices_m[:, jnp.array(joint_vertices)]
+    face = joint_vertices or SMPL_VERTEX_JOINTS["i2l_smpl_29"]
+    ends = out.vertices_m[:, jnp.array(face)]
     return out.vertices_m, jnp.concatenate([out.joints_m, ends], 1)
 
 
@@ -268,8 +272,9 @@ def i2l_targets(
     image_size_px: int = 256,
     heatmap_size: int = 64,
     depth_range_m: float = 2.0,
-    joint_vertices: tuple[int, ...] = SMPL_VERTEX_JOINTS["i2l_smpl_29"],
+    joint_vertices: tuple[int, ...] | None = None,
     published_pelvis: bool = False,
+    check_fits: bool = True,
 ) -> dict[str, Array]:
     """Targets of a batch from its fitted bodies.
 
@@ -283,6 +288,8 @@ def i2l_targets(
             hands.
         joint_vertices: as in ``posed_fit``.
         published_pelvis: as in ``fit_error_cells``.
+        check_fits: reject fits that are far from the dataset's own joints; not needed
+            where both come from one model, as in rendered data.
 
     Returns:
         ``fit_joint_img`` [B, J, 3] and ``fit_mesh_img`` [B, V, 3] cells,
@@ -299,7 +306,7 @@ def i2l_targets(
     """
     vertices, joints = posed_fit(body, batch, hand=hand, joint_vertices=joint_vertices)
     has_fit = batch["has_smpl"]
-    if hand:
+    if hand or not check_fits:
         error, good = jnp.zeros_like(has_fit[:, 0]), has_fit
     else:
         error, good = _checked_fit(
