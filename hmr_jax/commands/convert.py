@@ -16,7 +16,7 @@ from hmr_jax.outside import reading
 
 
 def _define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("system", "ikol", "Whose checkpoint it is.", flag_values=values)
+    flags.DEFINE_string("system", None, "Whose checkpoint it is.", flag_values=values)
     flags.DEFINE_string("checkpoint", None, "File to read.", flag_values=values)
     flags.DEFINE_string(
         "out", None, "File to write, .npz or .safetensors.", flag_values=values
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     """
     values, rest = cli.parse("convert", __doc__, _define, argv, with_config=True)
     cli.no_more(rest)
-    cli.require(values, "checkpoint", "out")
+    cli.require(values, "system", "checkpoint", "out")
     if pathlib.Path(values.out).suffix not in (".npz", ".safetensors"):
         raise cli.UsageError(f"--out: expected .npz or .safetensors: {values.out}")
 

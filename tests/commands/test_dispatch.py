@@ -95,11 +95,15 @@ MISTAKES = {
         "onnx",
     ),
     "no checkpoint": (
-        ["convert", "--checkpoint=model.pth", "--out=o.npz"],
+        ["convert", "--system=ikol", "--checkpoint=model.pth", "--out=o.npz"],
         1,
         "model.pth: no such file",
     ),
-    "suffix": (["convert", "--checkpoint=a.pth", "--out=o.pth"], 2, ".safetensors"),
+    "suffix": (
+        ["convert", "--system=ikol", "--checkpoint=a.pth", "--out=o.pth"],
+        2,
+        ".safetensors",
+    ),
     "data word": (["data", "biuld"], 2, "got biuld"),
     "data name": (["data", "build", "synthetc", QUICK, "--out=d"], 2, "'synthetc'"),
     "data folder": (["data", "check", "nowhere"], 1, "nowhere"),
@@ -193,7 +197,9 @@ def test_damaged_checkpoint_to_convert(run, tmp_path):
     path = tmp_path / "model.pth"
     path.write_bytes(b"PK\x03\x04 cut short")
     out = tmp_path / "out.npz"
-    code, _, err = run("convert", f"--checkpoint={path}", f"--out={out}")
+    code, _, err = run(
+        "convert", "--system=ikol", f"--checkpoint={path}", f"--out={out}"
+    )
     assert code == 1
     assert "model.pth" in err
     assert not out.exists()
