@@ -46,7 +46,8 @@ SAMPLES = ("sample_rotmats", "sample_betas", "sample_order")
 """Also written, where bodies were drawn and samples are asked for."""
 MESH_FORMATS = ("obj", "ply", "glb")
 """That ``write_mesh`` writes: text, binary, and what browsers and tools show."""
-_NEEDED = ("vertices_m", "camera", "box_xywh_px", "crop_box_px", "made_with")
+_ENTRIES = "entries"
+"""The array of a result that names the others, by which a whole one is known."""
 _MUST_BE_FINITE = (
     *("vertices_m", "camera", "pose_rotmats", "local_rotmats"),
     *("betas", "betas_mean", "betas_std"),
@@ -133,6 +134,7 @@ def write_result(
         made_with: of ``fingerprint``.
     """
     entries = {**arrays, "made_with": np.array(made_with)}
+    entries[_ENTRIES] = np.array(sorted(entries))
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **entries)
 
@@ -152,7 +154,9 @@ def read_result(path: pathlib.Path) -> dict[str, np.ndarray] | None:
         arrays = read_npz(path)
     except UserError:  # cut off or damaged: it is made again
         return None
-    whole = all(isinstance(arrays.get(name), np.ndarray) for name in _NEEDED)
+    entries = arrays.pop(_ENTRIES, None)
+    found = {name for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    whole = isinstance(entries, np.ndarray) and set(entries.reshape(-1)) == found
     return arrays if whole else None
 
 
