@@ -27,6 +27,10 @@ MESH = {"smpl": 2e-5, "mano": 2e-6}
 UNIT = {"smpl": 1.0, "mano": 1000.0}
 """Stored hands are millimetres."""
 STEP_LOSS, STEP_NORM, STEP_BUFFER = 1e-8, 1e-6, 1e-6
+SINGLE_LOSS = {"lixel": 2e-5, "param": 1e-3}
+SINGLE_NORM = {"lixel": 5e-3, "param": 5e-2}
+"""A step in float32: the README expects 5e-6 and 2e-4 on losses, and about 1e-3 as the
+median of the gradients' norms; those of the small head behind it, 1e-2, were seen."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -178,7 +182,7 @@ def test_six_numbers_to_rotations(parity_dir, recipe):
     assert vectors.largest(found, stored["rot6d_axisang"]) <= ROT6D
 
 
-def step_targets(recipe, kind):
+def step_targets(recipe, kind, dtype):
     joints, vertices, rotations = vectors.SIZES[kind]
     r = recipe._rng("i2l/train_targets", 0)
     b = {
@@ -199,22 +203,22 @@ def step_targets(recipe, kind):
         b[name] = r.random((4, count, 1)) < share
     b["is_valid_fit"] = np.array([[1], [1], [0], [1]])
     b["is_3d"] = np.array([[1], [0], [1], [1]])
-    return {k: jnp.asarray(np.float32(v), jnp.float64) for k, v in b.items()}
+    return {k: jnp.asarray(np.float32(v), dtype) for k, v in b.items()}
 
 
-def taken(recipe, parity_dir, kind, stage):
-    """Losses, gradients and statistics of one step in float64."""
-    batch = step_targets(recipe, kind)
+def taken(recipe, parity_dir, kind, stage, dtype):
+    """Losses, gradients and statistics of one step."""
+    batch = step_targets(recipe, kind, dtype)
     arrays = vectors.body_arrays(recipe, kind)
-    rows = jnp.asarray(vectors.regressor(arrays, kind), jnp.float64)
+    rows = jnp.asarray(vectors.regressor(arrays, kind), dtype)
     faces = jnp.asarray(vectors.faces(arrays))
-    body = vectors.body(recipe, kind, jnp.float64)
+    body = vectors.body(recipe, kind, dtype)
     variables = jax.tree.map(
-        lambda x: jnp.asarray(x, jnp.float64),
+        lambda x: jnp.asarray(x, dtype),
         converted(parity_dir, recipe, kind, False),
     )
-    net = vectors.network(kind, unbiased=True, dtype=jnp.float64)
-    images = vectors.pictures(recipe, "i2l/train_img", 4, np.float64)
+    net = vectors.network(kind, unbiased=True, dtype=dtype)
+    images = vectors.pictures(recipe, "i2l/train_img", 4, dtype)
     if kind == "mano":  # stored targets are in the layer's millimetres
         for name in ("orig_joint_cam_m", "fit_joint_cam_m"):
             batch[name] = batch[name] / 1000
@@ -253,20 +257,16 @@ def of(tree, path):
     return tree
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["lixel", "param"])
-@pytest.mark.parametrize("kind", vectors.KINDS)
-def test_one_training_step(parity_dir, recipe, kind, stage, record_property):
-    stored = vectors.load(parity_dir, f"train_{kind}")
-    with enable_x64():
-        grads, values, stats = taken(recipe, parity_dir, kind, stage)
-    values["total"] = sum(values.values())
+def compared(stored, parity_dir, kind, stage, step):
+    """Relative errors of losses and norms, and absolute ones of the statistics."""
+    grads, values, stats = step
+    values = {**values, "total": sum(values.values())}
     worst = {}
     for name, value in values.items():
         expected = float(stored[f"{stage}.loss_{name}"])
         worst[name] = abs(float(value) - expected) / abs(expected)
-    assert max(worst.values()) <= STEP_LOSS, worst
-    table = find_table(vectors.manifest(parity_dir, kind)["network"]).entries
+    names = list(vectors.manifest(parity_dir, kind)["network"])
+    table = find_table(names).entries
     norms = {}
     for name, expected in zip(
         stored["param_names"], stored[f"{stage}.grad_norm"], strict=True
@@ -279,7 +279,6 @@ def test_one_training_step(parity_dir, recipe, kind, stage, record_property):
         elif expected > 1e-8:
             found = np.linalg.norm(of(grads, table[name].path[1:]).ravel())
             norms[name] = abs(found - expected) / expected
-    assert max(norms.values()) <= STEP_NORM, max(norms, key=norms.get)
     buffers = {}
     for key in stored:
         name = key.removeprefix(f"{stage}.bn.")
@@ -288,8 +287,32 @@ def test_one_training_step(parity_dir, recipe, kind, stage, record_property):
             assert collection == "batch_stats"
             found = of(stats, path)[:512]
             buffers[name] = vectors.largest(found, stored[key])
-    record_property("worst", (max(worst.values()), max(norms.values())))
-    # param_regressor's statistics move in the original's first stage as well.
-    if stage == "lixel":
+    if stage == "lixel":  # the original does not run its head there; ours stands by
         buffers = {k: v for k, v in buffers.items() if "param_regressor" not in k}
+    return worst, norms, buffers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["lixel", "param"])
+@pytest.mark.parametrize("kind", vectors.KINDS)
+def test_one_training_step(parity_dir, recipe, kind, stage):
+    """In float64, whose convolutions take minutes on a CPU."""
+    stored = vectors.load(parity_dir, f"train_{kind}")
+    with enable_x64():
+        step = taken(recipe, parity_dir, kind, stage, jnp.float64)
+        worst, norms, buffers = compared(stored, parity_dir, kind, stage, step)
+    assert max(worst.values()) <= STEP_LOSS, worst
+    assert max(norms.values()) <= STEP_NORM, max(norms, key=norms.__getitem__)
     assert max(buffers.values()) <= STEP_BUFFER, buffers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["lixel", "param"])
+@pytest.mark.parametrize("kind", vectors.KINDS)
+def test_one_training_step_in_float32(parity_dir, recipe, kind, stage):
+    stored = vectors.load(parity_dir, f"train_{kind}")
+    step = taken(recipe, parity_dir, kind, stage, jnp.float32)
+    worst, norms, buffers = compared(stored, parity_dir, kind, stage, step)
+    assert max(worst.values()) <= SINGLE_LOSS[stage], worst
+    assert np.median(list(norms.values())) <= SINGLE_NORM[stage]
+    assert max(buffers.values()) <= 1e-3, buffers
