@@ -19,7 +19,7 @@ ALLOWED = {
     "render": {"geometry"},
     "nn": {"geometry"},
     "synthetic": {"geometry", "body", "solvers", "render", "nn"},
-    "losses": {"geometry"},
+    "losses": {"geometry", "distributions"},
     "metrics": {"geometry"},
     # These drive any system through its interface.
     "training": {"metrics", "export", "convert", "systems.system"},
