@@ -1,4 +1,4 @@
-"""What the experiments of IKOL share; without data of its own."""
+"""What the experiments of IKOL share."""
 
 from ml_collections import ConfigDict
 
@@ -92,7 +92,3 @@ def quicktest(config: ConfigDict) -> None:
 def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
     """``common.finish`` for this system."""
     return common.finish(config, arg, quick=quicktest, published=as_published)
-
-
-def get_config(arg: str | None = None) -> ConfigDict:
-    return finish(base(), arg)

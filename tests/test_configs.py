@@ -17,7 +17,9 @@ from hmr_jax.systems.system import DEVICE_AXIS
 from hmr_jax.training import optimizer, parallel, state, step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "common")
+NAMES = sorted(
+    path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("common", "ikol")
+)
 ON_RECORDS = [name for name in NAMES if not name.startswith("hierprob")]
 
 

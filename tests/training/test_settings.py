@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(
     path
     for path in (ROOT / "configs").glob("*.py")
-    if path.name not in ("__init__.py", "common.py")
+    if path.name not in ("__init__.py", "common.py", "ikol.py")
 )
 
 
