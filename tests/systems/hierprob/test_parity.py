@@ -15,6 +15,7 @@ from hmr_jax.convert import convert_checkpoint, read_torch_checkpoint
 from hmr_jax.geometry.cameras import perspective_project, to_camera_axes
 from hmr_jax.geometry.svd3 import svd3
 from hmr_jax.systems import hierprob
+from hmr_jax.systems.hierprob.checkpoint import CHECKPOINT
 from tests.convert import torch_writer
 from tests.systems.hierprob.inputs import SEED, load_inputs, load_vectors
 
@@ -51,7 +52,7 @@ def variables(tmp_path_factory, parity_dir, recipe, stored):
     }
     path = tmp_path_factory.mktemp("parity") / "weights.tar"
     torch_writer.write_zip(path, content)
-    return convert_checkpoint("hierprob", read_torch_checkpoint(path))
+    return convert_checkpoint(CHECKPOINT, read_torch_checkpoint(path))
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def inputs(parity_dir, recipe):
 def variables(parity_dir, recipe):
     path = parity_dir / "hierprob" / "manifest_net.json"
     state = recipe.fill_state_dict(json.loads(path.read_text()), SEED)
-    return convert_checkpoint("hierprob", state | tables.CONSTANTS)
+    return convert_checkpoint(tables.CHECKPOINT, state | tables.CONSTANTS)
 
 
 @pytest.fixture(scope="module")
