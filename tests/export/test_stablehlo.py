@@ -8,10 +8,10 @@ import jaxtyping
 import numpy as np
 import pytest
 import safetensors.numpy
-from hmr_jax.systems.decode import decode
 
 from hmr_jax.errors import UserError
 from hmr_jax.export import stablehlo
+from hmr_jax.systems.ikol.decode import decode
 from hmr_jax.systems.ikol.network import IkolNet
 from tests.systems.ikol.test_network import (
     SIZE_PX,
