@@ -246,7 +246,7 @@ def test_samples_without_body_or_camera_poison_neither_loss_nor_gradient(
     batch["has_smpl"] = supervised[:, None].astype(jnp.float32)
 
     def loss(raw, body):
-        out = decode(
+        out = decode_raw(
             raw,
             batch,
             body,
