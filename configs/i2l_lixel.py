@@ -92,41 +92,15 @@ def base() -> ConfigDict:
     # In the param stage the rest of the network stands still. True: its statistics
     # move, and it normalises by the batch, as published.
     config.train.update_lixel_statistics = False
-    config.data = ConfigDict(
-        {
-            "dir": "",  # empty: the folder 'data' of the workdir
-            "batch_size": 64,  # over all devices and processes
-            "split": "train",
-            # Name of the dataset (a folder of 'dir') -> its share of the samples.
-            "sources": {"h36m_i2l": 0.25, "muco_3dhp": 0.25, "coco": 0.5},
-            "published_labels": False,  # keep the original loaders' errors
-            "check_fits": True,  # leave out fits far from the dataset's own joints
-            # Fields of data_pipelines.transforms.i2l_options.I2lOptions to replace.
-            "options": {},
-            "num_threads": 0,  # 0: as many as there are cores
-            # What 'data build synthetic' makes.
-            "synthetic": {
-                "train_count": 0,
-                "test_count": 0,
-                "size_px": 256,
-                "seed": 1,
-                "options": {},
-            },
-        }
-    )
-    config.eval = ConfigDict(
-        {
-            "source": "pw3d_i2l",
-            "split": "test",
-            "batch_size": 16,
-            "limit": 0,  # 0: all samples
-            "protocols": ("pw3d_14", "pve"),
-            "best_protocol": "pw3d_14",
-            "best_metric": "PA-MPJPE",
-            # 'given': as the dataset (its detector) says; 'labelled': of the body.
-            "root_depth": "given",
-        }
-    )
+    common.add_records(config)
+    config.data.sources = ConfigDict({"h36m_i2l": 0.25, "muco_3dhp": 0.25, "coco": 0.5})
+    config.data.check_fits = True  # leave out fits far from the dataset's own joints
+    config.eval.source = "pw3d_i2l"
+    config.eval.batch_size = 16
+    config.eval.protocols = ("pw3d_14", "pve")
+    config.eval.best_protocol = "pw3d_14"
+    # 'given': as the dataset (its detector) says; 'labelled': of the body.
+    config.eval.root_depth = "given"
     return config
 
 
